@@ -53,6 +53,12 @@ class List {
         return static_cast<T&>(*head_.next_);
     }
 
+    // REQUIRES: !empty()
+    T& back() noexcept {
+        SLUICE_CHECK(!empty());
+        return static_cast<T&>(*head_.previous_);
+    }
+
     // REQUIRES: item stands in no list of this tag
     void push_back(T& item) noexcept {
         Node& node = item;

@@ -1,0 +1,28 @@
+#pragma once
+
+#include <spdlog/formatter.h>
+
+#include <chrono>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "sluice/config/config.hpp"
+
+namespace sluice {
+
+// RFC 3339 in UTC with milliseconds: `2026-11-21T13:09:58.123Z`.
+std::string format_time(std::chrono::system_clock::time_point time);
+
+// The text with every control character written as `\xNN`, so that whatever a name or message holds, one
+// line of the log stays one line.
+std::string without_control_characters(std::string_view text);
+
+// How a line of the main log reads: `time level message`, or a JSON object with these names.
+std::unique_ptr<spdlog::formatter> make_log_formatter(config::Format format);
+
+// The message and nothing else: for lines that are complete already, and for outputs that keep time and
+// level themselves (syslog, the journal).
+std::unique_ptr<spdlog::formatter> make_bare_formatter();
+
+}  // namespace sluice

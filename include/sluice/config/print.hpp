@@ -1,0 +1,12 @@
+#pragma once
+
+#include <string>
+
+#include "sluice/config/config.hpp"
+
+namespace sluice::config {
+
+// The effective configuration, every key with its value, as YAML that loads to an equal Config.
+[[nodiscard]] std::string print(const Config& config);
+
+}  // namespace sluice::config

@@ -1,0 +1,72 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <expected>
+
+#include "sluice/base/clock.hpp"
+#include "sluice/net/address.hpp"
+#include "sluice/net/owned_fd.hpp"
+
+namespace sluice {
+
+// What is set on a TCP socket. 0 leaves the system's default.
+struct SocketOptions {
+    bool nodelay = true;
+    bool fastopen = false;  // listeners only
+    int keepalive_idle_s = 60;  // 0: no keepalive
+    int keepalive_interval_s = 10;
+    int keepalive_count = 6;
+    int user_timeout_ms = 0;
+    int receive_buffer = 0;  // bytes
+    int send_buffer = 0;     // bytes
+    char congestion[16] = {};
+};
+
+// What a call of the system answered when it failed: which call, and errno.
+struct SystemError {
+    const char* call;
+    int number;
+};
+
+// A stream socket for `address`, non-blocking and close-on-exec, not yet connected, with the options set.
+std::expected<OwnedFd, SystemError> open_stream_socket(const SocketAddress& address,
+                                                       const SocketOptions& options) noexcept;
+
+// How a dial began.
+//   connected, under_way: watch the socket; when it is writable the dial is over, take_error() says how.
+//   busy: a unix socket's queue is full, and nothing will tell when it is not: try again a little later.
+//   failed: `error` is the errno.
+struct Dial {
+    enum class State : std::uint8_t { connected, under_way, busy, failed } state;
+    int error = 0;
+};
+Dial dial(int fd, const SocketAddress& address) noexcept;
+
+// How the socket's last asynchronous error reads (SO_ERROR), which this also clears; 0 for none.
+int take_error(int fd) noexcept;
+
+// The address of the other end; family AF_UNSPEC when it is gone already.
+SocketAddress peer_of(int fd) noexcept;
+
+// The address the socket is bound to.
+SocketAddress local_address_of(int fd) noexcept;
+
+// Bytes that were sent but that the other end has not acknowledged; 0 when the kernel does not know.
+std::size_t unacknowledged(int fd) noexcept;
+
+// From now on closing this TCP socket sends RST and throws away what was not yet sent. Unix sockets have no
+// such thing: their peer sees an ordinary end, unless it left bytes unread on our side.
+void reset_on_close(int fd) noexcept;
+
+// A listening socket that shares its TCP address with the other workers' sockets by SO_REUSEPORT. Accepted
+// sockets inherit the options, so nothing is set on them one by one. "[::]" takes IPv4 clients too. The stale
+// file of a unix path must be gone already.
+std::expected<OwnedFd, SystemError> open_listening_socket(const SocketAddress& address,
+                                                          const SocketOptions& options, int backlog) noexcept;
+
+// Whether somebody listens on this address now: a bind that shares nothing is refused, or a unix path
+// answers. EADDRINUSE, EACCES and the like say why this address cannot be had; 0: it can.
+int probe_listening_address(const SocketAddress& address) noexcept;
+
+}  // namespace sluice

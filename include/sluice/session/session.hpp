@@ -1,0 +1,167 @@
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "sluice/base/clock.hpp"
+#include "sluice/base/deadlines.hpp"
+#include "sluice/base/list.hpp"
+#include "sluice/base/slab.hpp"
+#include "sluice/config/config.hpp"
+#include "sluice/flow/flow.hpp"
+#include "sluice/net/address.hpp"
+#include "sluice/net/socket.hpp"
+#include "sluice/reactor/reactor.hpp"
+#include "sluice/session/counters.hpp"
+#include "sluice/session/end.hpp"
+#include "sluice/session/record.hpp"
+#include "sluice/upstream/pool.hpp"
+
+namespace sluice {
+
+class Session;
+struct PatienceTag;  // how long the session may stay as it is: connect, idle, half-closed, flush
+struct AgeTag;       // how long it may live at all
+struct RunTag;       // the run queue
+struct AwaitTag;     // sessions that wait for a name to be resolved
+
+// A seat under the limits of the process and of a listener, freed when it dies. Shared by all workers.
+class Seat {
+  public:
+    using Count = std::atomic<std::uint32_t>;
+
+    // A seat if there are fewer than the given maxima; `taken()` says.
+    Seat(Count& process, std::uint32_t process_max, Count& listener, std::uint32_t listener_max) noexcept;
+    ~Seat();
+    Seat(Seat&& other) noexcept
+        : process_(std::exchange(other.process_, nullptr)), listener_(std::exchange(other.listener_, nullptr)) {}
+    Seat& operator=(Seat&&) = delete;
+
+    bool taken() const noexcept { return process_ != nullptr; }
+
+  private:
+    Count* process_ = nullptr;
+    Count* listener_ = nullptr;
+};
+
+// What the sessions of one listener have in common, as one worker knows it. Outlives its sessions.
+struct SessionKind {
+    const config::Listener* listener;
+    Pool* pool;
+    SocketOptions upstream_options;
+    // Deadline classes of the worker.
+    std::uint32_t connect, idle, half_closed, max_age;
+};
+
+// What a worker does for its sessions. One per worker; the sessions get it with every call.
+struct Services {
+    Reactor& reactor;
+    Lane lane;
+    Deadlines<Session, PatienceTag> patience;
+    Deadlines<Session, AgeTag> ages;
+    List<Session, RunTag> run_queue;
+    List<Session, AwaitTag> awaiting;
+    WorkerCounters& counters;
+    Records& records;
+    std::size_t worker;            // whose ring of records
+    config::AccessEvents events;   // what is recorded
+    std::uint32_t flush_class;     // deadline class of flush_interval
+    Time now;                      // as of this turn
+};
+
+// While a broken end's last bytes are on their way, how often the target is asked whether it has them. There is
+// no event for it: the kernel tells when a send queue has room, not when it is empty.
+inline constexpr Nanoseconds flush_interval = std::chrono::milliseconds(5);
+// And after what time the target is reset all the same.
+inline constexpr Nanoseconds flush_max = std::chrono::seconds(10);
+
+enum class SessionState : std::uint8_t {
+    awaiting_address,  // the pool's names are still being resolved; no upstream socket
+    dialing,           // the upstream socket is connecting, and watched
+    redialing,         // the last dial failed: its socket's last answer is awaited, or a busy unix queue given time
+    relaying,          // both flows may run
+    flushing,          // one side is broken; what it sent before is being delivered to the other
+    closing,           // ended: only last answers are awaited
+};
+
+// One client socket, one upstream socket, two flows. Lives in a worker's slab, is reached by its name only, and is
+// retired by the worker in one place: when it is closing and nothing it asked is outstanding.
+//
+// Every call may end the session; the caller asks quiet() afterwards.
+class Session : public DeadlineNode<PatienceTag>,
+                public DeadlineNode<AgeTag>,
+                public ListNode<RunTag>,
+                public ListNode<AwaitTag> {
+  public:
+    // Owns the client's socket from here on.
+    Session(SlotName name, OwnedFd client, const SessionKind& kind, Seat seat, Time now) noexcept;
+
+    SlotName name() const noexcept { return name_; }
+
+    // Begins: watches the client and dials.
+    void start(Services& services) noexcept;
+
+    // One of its questions was answered. REQUIRES: the question was asked by this session and is outstanding
+    void answer(Question question, const Completion& completion, Services& services) noexcept;
+
+    // Its turn in the run queue.
+    void run(Services& services) noexcept;
+
+    // Its patience is over: what that means depends on the state.
+    void patience_over(Services& services) noexcept;
+
+    // An address for its pool may have come.
+    void address_news(Services& services) noexcept;
+
+    // Ends it by our own decision: both sides see a reset. No effect on one that is closing already.
+    void end(End reason, Services& services) noexcept;
+
+    // Nothing names it any more: it may be retired.
+    bool quiet() const noexcept { return state_ == SessionState::closing && !client_watched_ && !upstream_watched_; }
+
+  private:
+    enum class Farewell : std::uint8_t { close, reset };
+    enum class Dialled : std::uint8_t { under_way, failed, ended };
+
+    void dial_next(Services& services) noexcept;
+    Dialled dial_target(const SocketAddress& target, Services& services) noexcept;
+    Dialled dial_upstream(const SocketAddress& target, Services& services) noexcept;
+    void abort_dial(End reason, int error, Services& services) noexcept;
+    void client_changed(Services& services) noexcept;
+    void upstream_changed(Services& services) noexcept;
+    void connected(Services& services) noexcept;
+    void relay(Services& services) noexcept;
+    void note_half_close(Services& services) noexcept;
+    void break_off(Services& services) noexcept;
+    void flush(Services& services) noexcept;
+    void close(End reason, Farewell client, Farewell upstream, Services& services) noexcept;
+    void watch(Socket& socket, Question question, Services& services) noexcept;
+    bool& watched(Question question) noexcept;
+    void record(SessionRecord::Event event, Services& services) const noexcept;
+    PathReason path_reason() const noexcept;
+
+    SlotName name_;
+    SessionState state_ = SessionState::dialing;
+    End end_ = End::no_backend;      // the reason, as far as it is known: of the last failed dial, the first FIN
+    bool client_watched_ = false;    // a watch of the client's socket is outstanding
+    bool upstream_watched_ = false;  // likewise
+    bool half_closed_ = false;       // one flow has finished; end_ says whose FIN it was
+    Pool::Attempt attempt_;
+    int error_ = 0;  // errno of the last failed dial, or of what broke
+
+    Socket client_;
+    Socket upstream_;
+    Flow upload_;    // client -> upstream
+    Flow download_;  // upstream -> client
+
+    const SessionKind* kind_;
+    Time started_;
+    Nanoseconds connect_took_{-1};
+    Time give_up_at_{};  // flushing: reset then. redialing a busy unix socket: the dial is over then
+    PeerAddress peer_;
+    Seat seat_;
+};
+
+}  // namespace sluice

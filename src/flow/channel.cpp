@@ -1,0 +1,185 @@
+#include "sluice/flow/channel.hpp"
+
+#include <fcntl.h>
+#include <netinet/tcp.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include "sluice/base/check.hpp"
+
+namespace sluice {
+
+namespace {
+
+// The one place where errno becomes a verdict, for reading and writing alike.
+Transfer failed(int error) noexcept {
+    switch (error) {
+        case EAGAIN: return {Transfer::Outcome::blocked};
+        case ECONNRESET:    // RST came
+        case EPIPE:         // RST came after FIN, or its ECONNRESET was told already
+        case ETIMEDOUT:     // keepalive or TCP_USER_TIMEOUT gave the peer up
+        case EHOSTUNREACH:  // ICMP, after the retries
+        case ENETUNREACH:
+        case ENETDOWN:
+        case ENOTCONN:  // a unix peer that is gone
+        default:
+            // An errno nobody thought of breaks its own session and no other. It is in that session's log line.
+            return {Transfer::Outcome::broken, 0, error};
+    }
+}
+
+// No signal handler runs on a worker, but a debugger that attaches interrupts calls all the same.
+template <class Call>
+ssize_t uninterrupted(Call call) noexcept {
+    ssize_t result;
+    do {
+        result = call();
+    } while (result < 0 && errno == EINTR);
+    return result;
+}
+
+constexpr unsigned splice_flags = SPLICE_F_MOVE | SPLICE_F_NONBLOCK;
+
+}  // namespace
+
+Transfer receive(int source, std::span<std::byte> memory) noexcept {
+    alignas(cmsghdr) std::byte control[CMSG_SPACE(sizeof(int))];
+    iovec vector{.iov_base = memory.data(), .iov_len = memory.size()};
+    msghdr message{};
+    message.msg_iov = &vector;
+    message.msg_iovlen = 1;
+    message.msg_control = control;
+    message.msg_controllen = sizeof(control);
+    const ssize_t result = uninterrupted([&] { return ::recvmsg(source, &message, MSG_DONTWAIT); });
+    if (result == 0) return {Transfer::Outcome::ended};
+    if (result < 0) return failed(errno);
+    Transfer transfer{Transfer::Outcome::moved, static_cast<std::size_t>(result)};
+    // The only message that TCP sends here; unix sockets send none, as nothing was switched on for them.
+    const cmsghdr* header = CMSG_FIRSTHDR(&message);
+    if (header != nullptr && header->cmsg_level == SOL_TCP && header->cmsg_type == TCP_CM_INQ) {
+        int left = 0;
+        std::memcpy(&left, CMSG_DATA(header), sizeof(left));
+        transfer.emptied = left == 0;
+    }
+    return transfer;
+}
+
+Transfer send(int target, std::span<const std::byte> bytes) noexcept {
+    const ssize_t result = uninterrupted(
+        [&] { return ::send(target, bytes.data(), bytes.size(), MSG_DONTWAIT | MSG_NOSIGNAL); });
+    if (result > 0) return {Transfer::Outcome::moved, static_cast<std::size_t>(result)};
+    if (result == 0) return {Transfer::Outcome::blocked};
+    return failed(errno);
+}
+
+Transfer peek(int source) noexcept {
+    std::byte one;
+    const ssize_t result = uninterrupted([&] { return ::recv(source, &one, 1, MSG_DONTWAIT | MSG_PEEK); });
+    if (result > 0) return {Transfer::Outcome::moved, 1};
+    if (result == 0) return {Transfer::Outcome::ended};
+    return failed(errno);
+}
+
+Transfer SpliceChannel::fill(int source, std::size_t bytes_max) noexcept {
+    SLUICE_CHECK(empty());
+    const ssize_t result = uninterrupted(
+        [&] { return ::splice(source, nullptr, pipe_.write_end(), nullptr, bytes_max, splice_flags); });
+    if (result > 0) {
+        held_ = static_cast<std::size_t>(result);
+        return {Transfer::Outcome::moved, held_};
+    }
+    if (result == 0) return {Transfer::Outcome::ended};
+    if (errno == EINVAL) return {Transfer::Outcome::unsuitable};
+    return failed(errno);
+}
+
+Transfer SpliceChannel::drain(int target) noexcept {
+    SLUICE_CHECK(!empty());
+    // Exactly what is there: asking for more makes the kernel wait about 200 ms for it before it sends the tail
+    // (it sets MSG_MORE when the pipe held a multiple of 16 buffers). SPLICE_F_MORE never, for the same reason.
+    const ssize_t result = uninterrupted(
+        [&] { return ::splice(pipe_.read_end(), nullptr, target, nullptr, held_, splice_flags); });
+    if (result > 0) {
+        held_ -= static_cast<std::size_t>(result);
+        return {Transfer::Outcome::moved, static_cast<std::size_t>(result)};
+    }
+    if (result == 0) return {Transfer::Outcome::blocked};  // the pipe is not empty, so this is the target's doing
+    if (errno == EINVAL) return {Transfer::Outcome::unsuitable};
+    return failed(errno);
+}
+
+BlockPool::BlockPool() {
+    for (auto& blocks : idle_) blocks.reserve(idle_max_of_a_size);
+}
+
+BlockPool::Block BlockPool::take(std::size_t bytes) {
+    std::size_t index = 0;
+    while (sizes[index] < bytes) {
+        ++index;
+        SLUICE_CHECK(index < std::size(sizes));
+    }
+    Block block;
+    if (!idle_[index].empty()) {
+        block = std::move(idle_[index].back());
+        idle_[index].pop_back();
+    } else {
+        block.memory = std::make_unique_for_overwrite<std::byte[]>(sizes[index]);
+        block.size = static_cast<std::uint32_t>(sizes[index]);
+    }
+    taken_ += block.size;
+    return block;
+}
+
+void BlockPool::give_back(Block block) noexcept {
+    SLUICE_CHECK(taken_ >= block.size);
+    taken_ -= block.size;
+    for (std::size_t index = 0; index < std::size(sizes); ++index)
+        if (block.size == sizes[index] && idle_[index].size() < idle_max_of_a_size)
+            return idle_[index].push_back(std::move(block));
+}
+
+Transfer CopyChannel::fill(int source, std::span<std::byte> scratch) noexcept {
+    return adopt(receive(source, scratch), scratch);
+}
+
+Transfer CopyChannel::fill_from_pipe(int read_end, std::span<std::byte> scratch) noexcept {
+    const ssize_t result = uninterrupted([&] { return ::read(read_end, scratch.data(), scratch.size()); });
+    SLUICE_CHECK(result > 0);  // the caller knows that the pipe holds bytes
+    return adopt({Transfer::Outcome::moved, static_cast<std::size_t>(result)}, scratch);
+}
+
+Transfer CopyChannel::adopt(Transfer transfer, std::span<std::byte> scratch) noexcept {
+    SLUICE_CHECK(empty() && block_.memory == nullptr);
+    bytes_ = scratch.data();
+    begin_ = 0;
+    end_ = static_cast<std::uint32_t>(transfer.bytes);
+    return transfer;
+}
+
+Transfer CopyChannel::drain(int target) noexcept {
+    SLUICE_CHECK(!empty());
+    const Transfer transfer = send(target, {bytes_ + begin_, held()});
+    begin_ += static_cast<std::uint32_t>(transfer.bytes);
+    return transfer;
+}
+
+void CopyChannel::settle(BlockPool& blocks) {
+    if (empty()) return clear(blocks);
+    if (block_.memory != nullptr) return;  // settled in an earlier turn
+    block_ = blocks.take(held());
+    std::memcpy(block_.memory.get(), bytes_ + begin_, held());
+    end_ = static_cast<std::uint32_t>(held());
+    begin_ = 0;
+    bytes_ = block_.memory.get();
+}
+
+void CopyChannel::clear(BlockPool& blocks) noexcept {
+    begin_ = end_ = 0;
+    bytes_ = nullptr;
+    if (block_.memory != nullptr) blocks.give_back(std::exchange(block_, {}));
+}
+
+}  // namespace sluice

@@ -1,0 +1,214 @@
+#include "sluice/flow/flow.hpp"
+
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <cerrno>
+
+#include "sluice/base/check.hpp"
+
+namespace sluice {
+
+namespace {
+
+// When a flow changes its path. Copy wins below 16 KiB a read, splice above 64 KiB, and between them neither
+// wins much (KERNEL.md), so both thresholds stand well inside their own side and a few reads in a row decide.
+constexpr std::size_t bulky_read_bytes = 32 * 1024;
+constexpr std::size_t chatty_read_bytes = 8 * 1024;
+constexpr std::uint8_t bulky_reads_to_promote = 2;
+constexpr std::uint8_t chatty_reads_to_demote = 8;
+
+// One splice moves at most this much, whatever the pipe would hold.
+constexpr std::size_t splice_bytes_max = 1024 * 1024;
+
+}  // namespace
+
+Flow::Progress Flow::advance(Socket& source, Socket& target, Lane& lane, std::size_t budget) {
+    while (!done()) {
+        while (holds_bytes()) {
+            if (!target.writable) return rest(Progress::waiting, lane);
+            const Transfer drained = drain(target, lane);
+            switch (drained.outcome) {
+                case Transfer::Outcome::moved: break;
+                case Transfer::Outcome::blocked: target.writable = false; break;
+                case Transfer::Outcome::unsuitable: give_up_splice(lane); break;
+                case Transfer::Outcome::ended:  // no call that writes says so
+                case Transfer::Outcome::broken:
+                    if (target.error == 0) target.error = drained.error;
+                    abandon(lane);
+                    return Progress::done;
+            }
+        }
+        if (state_ == FlowState::draining) {
+            finish(target, lane);
+            return Progress::done;
+        }
+        // A target that takes nothing is not worth reading for: the bytes wait better in the source's socket,
+        // where they hold the sender back.
+        if (!source.readable || !target.writable) return rest(Progress::waiting, lane);
+        if (budget == 0) return rest(Progress::spent, lane);
+
+        const Transfer filled = fill(source, lane, budget);
+        switch (filled.outcome) {
+            case Transfer::Outcome::moved: budget -= std::min(budget, filled.bytes); break;
+            case Transfer::Outcome::blocked: source.readable = false; break;
+            case Transfer::Outcome::unsuitable: give_up_splice(lane); break;
+            case Transfer::Outcome::ended:
+                if (source.error != 0)
+                    abandon(lane);
+                else
+                    state_ = FlowState::draining;
+                break;
+            case Transfer::Outcome::broken:
+                if (source.error == 0) source.error = filled.error;
+                abandon(lane);
+                break;
+        }
+    }
+    return Progress::done;
+}
+
+void Flow::abandon(Lane& lane) noexcept {
+    if (state_ != FlowState::finished) state_ = FlowState::broken;
+    if (auto* copy = std::get_if<CopyChannel>(&channel_)) {
+        copy->clear(lane.blocks);
+    } else {
+        leave_pipe(lane);
+    }
+}
+
+bool Flow::holds_bytes() const noexcept {
+    return !std::visit([](const auto& channel) { return channel.empty(); }, channel_);
+}
+
+// Reads by the path of the day; what the source says and what the path says of itself are told apart here.
+Transfer Flow::fill(Socket& source, Lane& lane, std::size_t bytes_max) noexcept {
+    const bool by_pipe = path_ == Path::splice && splice_allowed_ && enter_pipe(lane);
+    const Transfer transfer = by_pipe ? splice_from(source, bytes_max) : copy_from(source, lane);
+    if (transfer.outcome == Transfer::Outcome::moved) choose_path(transfer.bytes);
+    return transfer;
+}
+
+Transfer Flow::copy_from(Socket& source, Lane& lane) noexcept {
+    leave_pipe(lane);
+    const Transfer transfer = std::get<CopyChannel>(channel_).fill(source.fd.get(), lane.scratch);
+    if (transfer.emptied) source.readable = false;
+    return transfer;
+}
+
+// Splices; and before it believes that there is nothing (left), asks recv. Splice does not see what waits behind an
+// urgent mark or in the queue of a BPF sockmap, and answers EAGAIN or a false end. One peek for each wake-up of a
+// bulky flow: 0.15 us beside the 60 us that 256 KiB cost.
+Transfer Flow::splice_from(Socket& source, std::size_t bytes_max) noexcept {
+    // The first fill is a trial: should the target not take splices, this much can still be copied on.
+    const std::size_t most = splice_proven_ ? std::clamp(bytes_max, BlockPool::size_max, splice_bytes_max)
+                                            : BlockPool::size_max;
+    auto& pipe = std::get<SpliceChannel>(channel_);
+    const auto sees_nothing = [](const Transfer& answer) {
+        return answer.outcome == Transfer::Outcome::blocked || answer.outcome == Transfer::Outcome::ended;
+    };
+    const Transfer first = pipe.fill(source.fd.get(), most);
+    if (!sees_nothing(first)) return first;
+    const Transfer truth = peek(source.fd.get());
+    if (truth.outcome != Transfer::Outcome::moved) return truth;
+    // There are bytes now, but they may have come since: only who still does not see them cannot see them.
+    const Transfer second = pipe.fill(source.fd.get(), most);
+    return sees_nothing(second) ? Transfer{Transfer::Outcome::unsuitable} : second;
+}
+
+Transfer Flow::drain(Socket& target, Lane& lane) noexcept {
+    if (auto* pipe = std::get_if<SpliceChannel>(&channel_)) {
+        const Transfer transfer = pipe->drain(target.fd.get());
+        bytes_spliced_ += transfer.bytes;
+        if (transfer.outcome == Transfer::Outcome::moved) splice_proven_ = true;
+        // A target that changed its mind with more in the pipe than can be copied on: its session is lost.
+        if (transfer.outcome == Transfer::Outcome::unsuitable && splice_proven_)
+            return {Transfer::Outcome::broken, 0, EINVAL};
+        return transfer;
+    }
+    auto& copy = std::get<CopyChannel>(channel_);
+    const Transfer transfer = copy.drain(target.fd.get());
+    bytes_copied_ += transfer.bytes;
+    if (copy.empty())
+        copy.clear(lane.blocks);
+    else if (target.stream_of_tcp && transfer.outcome == Transfer::Outcome::moved)
+        target.writable = false;  // a short send of TCP: its buffer is full, and an event will say when it is not
+    return transfer;
+}
+
+// REQUIRES: !holds_bytes()
+bool Flow::enter_pipe(Lane& lane) noexcept {
+    if (holds_pipe()) return true;
+    std::optional<Pipe> pipe = lane.pipes.lease();
+    if (!pipe) {
+        pipe_missed_ = true;
+        return false;
+    }
+    channel_.emplace<SpliceChannel>(std::move(*pipe));
+    return true;
+}
+
+// An empty pipe goes back to the pool; one with bytes in it is destroyed, and they with it.
+void Flow::leave_pipe(Lane& lane) noexcept {
+    auto* channel = std::get_if<SpliceChannel>(&channel_);
+    if (channel == nullptr) return;
+    const bool clean = channel->empty();
+    Pipe pipe = std::move(*channel).take_pipe();
+    channel_.emplace<CopyChannel>();
+    if (clean)
+        lane.pipes.give_back(std::move(pipe));
+    else
+        lane.pipes.forfeit(std::move(pipe));
+}
+
+// This pair of sockets is copied from now on; what a pipe holds is copied on.
+void Flow::give_up_splice(Lane& lane) noexcept {
+    splice_allowed_ = false;
+    splice_refused_ = true;
+    path_ = Path::copy;
+    auto* channel = std::get_if<SpliceChannel>(&channel_);
+    if (channel == nullptr) return;
+    const std::size_t held = channel->held();
+    SLUICE_CHECK(held <= lane.scratch.size());  // an unproven pipe was filled with no more
+    if (held == 0) return leave_pipe(lane);
+    Pipe pipe = std::move(*channel).take_pipe();
+    const Transfer taken =
+        channel_.emplace<CopyChannel>().fill_from_pipe(pipe.read_end(), lane.scratch.first(held));
+    SLUICE_CHECK(taken.bytes == held);
+    lane.pipes.give_back(std::move(pipe));
+}
+
+void Flow::choose_path(std::size_t bytes_read) noexcept {
+    const bool speaks_for_the_other =
+        path_ == Path::copy ? bytes_read >= bulky_read_bytes : bytes_read < chatty_read_bytes;
+    if (!speaks_for_the_other) {
+        streak_ = 0;
+        return;
+    }
+    const std::uint8_t enough = path_ == Path::copy ? bulky_reads_to_promote : chatty_reads_to_demote;
+    if (++streak_ < enough) return;
+    streak_ = 0;
+    path_ = path_ == Path::copy && splice_allowed_ ? Path::splice : Path::copy;
+}
+
+void Flow::finish(Socket& target, Lane& lane) noexcept {
+    leave_pipe(lane);
+    if (::shutdown(target.fd.get(), SHUT_WR) == 0) {
+        state_ = FlowState::finished;
+        return;
+    }
+    // ENOTCONN: the target was reset after it had taken the last byte. It will not learn of the end.
+    if (target.error == 0) target.error = errno;
+    state_ = FlowState::broken;
+}
+
+// Before a turn ends: an empty pipe goes back, and bytes leave the scratch memory.
+Flow::Progress Flow::rest(Progress why, Lane& lane) {
+    if (auto* copy = std::get_if<CopyChannel>(&channel_))
+        copy->settle(lane.blocks);
+    else if (!holds_bytes())
+        leave_pipe(lane);
+    return why;
+}
+
+}  // namespace sluice

@@ -1,0 +1,158 @@
+#include "sluice/session/listener.hpp"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <optional>
+#include <utility>
+
+#include "sluice/net/holder.hpp"
+
+namespace sluice {
+
+namespace {
+
+int whole_seconds(Milliseconds duration) {
+    return static_cast<int>(std::chrono::ceil<std::chrono::seconds>(duration).count());
+}
+
+bool ipv6_works() {
+    const OwnedFd fd(::socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    return fd.valid();
+}
+
+// ":80" is every interface: one socket for both families where the machine has IPv6.
+std::optional<SocketAddress> address_of(const Endpoint& endpoint) {
+    if (endpoint.kind == Endpoint::Kind::unix_stream) return SocketAddress::from_unix_path(endpoint.path);
+    if (!endpoint.host.empty()) return SocketAddress::from_literal(endpoint.host, endpoint.port);
+    return SocketAddress::from_literal(ipv6_works() ? "::" : "0.0.0.0", endpoint.port);
+}
+
+int first_unprivileged_port() {
+    std::ifstream file("/proc/sys/net/ipv4/ip_unprivileged_port_start");
+    int port = 1024;
+    file >> port;
+    return port;
+}
+
+std::string explain(const SocketAddress& address, const SystemError& error) {
+    const std::string where = to_string(address);
+    const bool local = address.family() == AF_UNIX;
+    switch (error.number) {
+        case EADDRINUSE:
+            return fmt::format("{} is in use by {}; stop it or choose another address", where,
+                               describe_holder(address));
+        case EACCES:
+        case EPERM:
+            if (local)
+                return fmt::format("{}: no permission to make a socket there; the folder must be writable for uid {}",
+                                   where, ::geteuid());
+            return fmt::format(
+                "{}: ports below {} need the capability CAP_NET_BIND_SERVICE, which uid {} lacks; grant it (`setcap "
+                "cap_net_bind_service+ep`, AmbientCapabilities= in systemd), lower "
+                "net.ipv4.ip_unprivileged_port_start, or choose a higher port",
+                where, first_unprivileged_port(), ::geteuid());
+        case EADDRNOTAVAIL:
+            return fmt::format("{}: no interface of this machine has this address (`ip address` lists them)", where);
+        case EAFNOSUPPORT: return fmt::format("{}: this machine has no such address family (IPv6 is off?)", where);
+        case ENOENT:
+        case ENOTDIR: return fmt::format("{}: the folder does not exist; make it first", where);
+        case EMFILE:
+        case ENFILE:
+            return fmt::format("{}: no file descriptor left; raise the limit of open files (ulimit -n)", where);
+        default: return fmt::format("{}: {}: {}", where, error.call, std::strerror(error.number));
+    }
+}
+
+// Makes room at a unix path: nothing there, or the socket of somebody who is gone.
+std::expected<void, std::string> clear_path(const std::string& path, const SocketAddress& address) {
+    struct stat found{};
+    if (::lstat(path.c_str(), &found) != 0) return {};  // bind will say what is wrong, if anything is
+    if (!S_ISSOCK(found.st_mode))
+        return std::unexpected(
+            fmt::format("unix:{}: there is a file that is no socket; move it away or choose another path", path));
+    if (const int error = probe_listening_address(address); error != 0)
+        return std::unexpected(explain(address, {"connect", error}));
+    if (::unlink(path.c_str()) != 0)
+        return std::unexpected(fmt::format("unix:{}: a stale socket that cannot be removed: {}", path,
+                                           std::strerror(errno)));
+    return {};
+}
+
+}  // namespace
+
+SocketOptions socket_options(const config::Tcp& tcp) noexcept {
+    SocketOptions options;
+    options.nodelay = tcp.nodelay;
+    options.fastopen = tcp.fastopen;
+    options.keepalive_idle_s = whole_seconds(tcp.keepalive.idle);
+    options.keepalive_interval_s = whole_seconds(tcp.keepalive.interval);
+    options.keepalive_count = static_cast<int>(tcp.keepalive.count);
+    options.user_timeout_ms = static_cast<int>(tcp.user_timeout.count());
+    options.receive_buffer = static_cast<int>(tcp.receive_buffer);
+    options.send_buffer = static_cast<int>(tcp.send_buffer);
+    // The configuration has refused longer ones; the last byte stays zero.
+    tcp.congestion.copy(options.congestion, sizeof(options.congestion) - 1);
+    return options;
+}
+
+std::expected<BoundAddress, std::string> BoundAddress::open(const Endpoint& endpoint, const config::Tcp& tcp,
+                                                            std::uint32_t workers) {
+    const auto wanted = address_of(endpoint);
+    if (!wanted) return std::unexpected(fmt::format("{}: not an address of this machine", to_string(endpoint)));
+    BoundAddress bound;
+    bound.address_ = *wanted;
+    const bool local = wanted->family() == AF_UNIX;
+    const bool has_path = local && !endpoint.is_abstract();
+    if (has_path) {
+        if (auto cleared = clear_path(endpoint.path, *wanted); !cleared) return std::unexpected(cleared.error());
+    } else if (const int error = probe_listening_address(*wanted); error != 0) {
+        return std::unexpected(explain(*wanted, {"bind", error}));
+    }
+    const SocketOptions options = socket_options(tcp);
+    for (std::uint32_t worker = 0; worker < workers; ++worker) {
+        if (local && worker > 0) {
+            OwnedFd duplicate(::fcntl(bound.sockets_.front().get(), F_DUPFD_CLOEXEC, 0));
+            if (!duplicate.valid()) return std::unexpected(explain(*wanted, {"dup", errno}));
+            bound.sockets_.push_back(std::move(duplicate));
+            continue;
+        }
+        auto socket = open_listening_socket(bound.address_, options, static_cast<int>(tcp.backlog));
+        if (!socket) return std::unexpected(explain(bound.address_, socket.error()));
+        // Port 0: the others join the port that the first one was given.
+        if (!local && worker == 0) bound.address_ = local_address_of(socket->get());
+        bound.sockets_.push_back(std::move(*socket));
+        if (has_path) {
+            struct stat made{};
+            if (::lstat(endpoint.path.c_str(), &made) == 0) {
+                bound.made_path_ = std::filesystem::absolute(endpoint.path).string();
+                bound.made_device_ = made.st_dev;
+                bound.made_inode_ = made.st_ino;
+            }
+        }
+    }
+    return bound;
+}
+
+BoundAddress::BoundAddress(BoundAddress&& other) noexcept
+    : address_(other.address_),
+      sockets_(std::move(other.sockets_)),
+      made_path_(std::exchange(other.made_path_, {})),
+      made_device_(other.made_device_),
+      made_inode_(other.made_inode_) {}
+
+BoundAddress::~BoundAddress() {
+    if (made_path_.empty()) return;
+    struct stat found{};
+    if (::lstat(made_path_.c_str(), &found) != 0) return;
+    if (found.st_dev == made_device_ && found.st_ino == made_inode_) ::unlink(made_path_.c_str());
+}
+
+}  // namespace sluice

@@ -1,0 +1,54 @@
+#include "sluice/session/record.hpp"
+
+#include "sluice/base/check.hpp"
+
+namespace sluice {
+
+const char* to_string(PathReason reason) noexcept {
+    switch (reason) {
+        case PathReason::bulk: return "bulk";
+        case PathReason::small_reads: return "small_reads";
+        case PathReason::unix_socket: return "unix_socket";
+        case PathReason::no_pipe: return "no_pipe";
+        case PathReason::not_spliceable: return "not_spliceable";
+    }
+    SLUICE_CHECK(!"a PathReason that has no name");
+}
+
+Records::Records(std::size_t workers, std::size_t records_max_of_a_worker) {
+    for (std::size_t index = 0; index < workers; ++index)
+        rings_.push_back(std::make_unique<Ring<SessionRecord>>(records_max_of_a_worker));
+}
+
+void Records::push(std::size_t worker, const SessionRecord& record) noexcept {
+    rings_[worker]->push(record);
+    // Rung once for a batch: while the reader is awake the bell is up and this is one load.
+    if (bell_.load(std::memory_order_seq_cst) == 0 && bell_.exchange(1, std::memory_order_seq_cst) == 0)
+        bell_.notify_one();
+}
+
+void Records::wait() noexcept {
+    if (!stopped()) bell_.wait(0, std::memory_order_seq_cst);
+    // Lowered before the rings are read: what is pushed later rings again.
+    bell_.store(0, std::memory_order_seq_cst);
+}
+
+bool Records::pop(SessionRecord& record) noexcept {
+    for (auto& ring : rings_)
+        if (ring->pop(record)) return true;
+    return false;
+}
+
+void Records::stop() noexcept {
+    stopped_.store(true, std::memory_order_release);
+    bell_.store(1, std::memory_order_seq_cst);
+    bell_.notify_all();
+}
+
+std::uint64_t Records::lost() const noexcept {
+    std::uint64_t lost = 0;
+    for (const auto& ring : rings_) lost += ring->lost();
+    return lost;
+}
+
+}  // namespace sluice

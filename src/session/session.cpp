@@ -1,0 +1,390 @@
+#include "sluice/session/session.hpp"
+
+#include <poll.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <utility>
+
+#include "sluice/base/check.hpp"
+
+namespace sluice {
+
+namespace {
+
+// What one flow may move in a turn before the others have theirs.
+constexpr std::size_t turn_bytes = 512 * 1024;
+
+bool no_descriptor_or_memory(int error) noexcept {
+    return error == EMFILE || error == ENFILE || error == ENOBUFS || error == ENOMEM;
+}
+
+bool unanswered(int error) noexcept {
+    return error == ETIMEDOUT || error == EHOSTUNREACH || error == ENETUNREACH || error == ENETDOWN;
+}
+
+// Takes over what the reactor saw of the socket.
+void note_events(Socket& socket, int events) noexcept {
+    if ((events & (POLLIN | POLLRDHUP | POLLHUP | POLLERR)) != 0) socket.readable = true;
+    if ((events & (POLLOUT | POLLHUP | POLLERR)) != 0) socket.writable = true;
+    // Taken out now: the other side must not wait for it until this one's turn to be read has come, and the
+    // kernel tells it once only, perhaps to a send.
+    if ((events & POLLERR) != 0 && socket.error == 0) socket.error = take_error(socket.fd.get());
+}
+
+}  // namespace
+
+Seat::Seat(Count& process, std::uint32_t process_max, Count& listener, std::uint32_t listener_max) noexcept {
+    if (process.fetch_add(1, std::memory_order_relaxed) >= process_max) {
+        process.fetch_sub(1, std::memory_order_relaxed);
+        return;
+    }
+    if (listener.fetch_add(1, std::memory_order_relaxed) >= listener_max) {
+        listener.fetch_sub(1, std::memory_order_relaxed);
+        process.fetch_sub(1, std::memory_order_relaxed);
+        return;
+    }
+    process_ = &process;
+    listener_ = &listener;
+}
+
+Seat::~Seat() {
+    if (process_ == nullptr) return;
+    listener_->fetch_sub(1, std::memory_order_relaxed);
+    process_->fetch_sub(1, std::memory_order_relaxed);
+}
+
+Session::Session(SlotName name, OwnedFd client, const SessionKind& kind, Seat seat, Time now) noexcept
+    : name_(name), kind_(&kind), started_(now), seat_(std::move(seat)) {
+    const SocketAddress peer = peer_of(client.get());
+    peer_ = PeerAddress(peer);
+    client_.fd = std::move(client);
+    // One that has gone already has no address; then only its end is left to read, for which copying will do.
+    client_.stream_of_tcp = peer.family() == AF_INET || peer.family() == AF_INET6;
+}
+
+void Session::start(Services& services) noexcept {
+    services.ages.start(*this, kind_->max_age, services.now);
+    if (services.events.accept) record(SessionRecord::Event::accept, services);
+    watch(client_, Question::watch_client, services);
+    dial_next(services);
+}
+
+void Session::answer(Question question, const Completion& completion, Services& services) noexcept {
+    bool& outstanding = watched(question);
+    SLUICE_CHECK(outstanding);
+    outstanding = completion.more;
+    if (state_ == SessionState::closing) return;
+
+    const bool of_client = question == Question::watch_client;
+    if (state_ == SessionState::redialing && !of_client) {
+        // The socket of the failed dial: only now that nothing names its descriptor may it be closed.
+        if (!completion.more) {
+            upstream_ = Socket();
+            dial_next(services);
+        }
+        return;
+    }
+    if (completion.result < 0) {
+        error_ = -completion.result;  // the reactor could not watch: no memory, or fs.epoll.max_user_watches
+        return close(End::exhausted, Farewell::reset, Farewell::reset, services);
+    }
+    Socket& socket = of_client ? client_ : upstream_;
+    note_events(socket, completion.result);
+    // The reactor had to drop the question (a full queue): asked anew, it tells what holds by then.
+    if (!completion.more) watch(socket, question, services);
+    if (of_client)
+        client_changed(services);
+    else
+        upstream_changed(services);
+}
+
+void Session::run(Services& services) noexcept {
+    if (state_ == SessionState::relaying) relay(services);
+    if (state_ == SessionState::flushing) flush(services);
+}
+
+void Session::patience_over(Services& services) noexcept {
+    switch (state_) {
+        case SessionState::awaiting_address:
+            return close(End::no_backend, Farewell::reset, Farewell::reset, services);
+        case SessionState::dialing: return abort_dial(End::connect_timeout, ETIMEDOUT, services);
+        case SessionState::redialing: {
+            // A busy unix socket: once more, until the dial has had its time.
+            if (services.now >= give_up_at_) return abort_dial(End::connect_timeout, EAGAIN, services);
+            const Dialled dialled = dial_upstream(kind_->pool->current(attempt_), services);
+            if (dialled == Dialled::failed) abort_dial(End::connect_failed, error_, services);
+            return;
+        }
+        case SessionState::relaying:
+            return end(half_closed_ ? End::half_closed_timeout : End::idle_timeout, services);
+        case SessionState::flushing: return flush(services);
+        case SessionState::closing: return;
+    }
+}
+
+void Session::address_news(Services& services) noexcept {
+    SLUICE_CHECK(state_ == SessionState::awaiting_address);
+    dial_next(services);
+}
+
+void Session::end(End reason, Services& services) noexcept {
+    if (state_ == SessionState::closing) return;
+    close(reason, Farewell::reset, Farewell::reset, services);
+}
+
+// --- dialling ---
+
+// Dials the next address of the pool, until one is under way or nothing is left.
+void Session::dial_next(Services& services) noexcept {
+    ListNode<AwaitTag>::unlink();
+    while (true) {
+        const Pool::Choice choice = kind_->pool->choose(attempt_);
+        switch (choice.next) {
+            case Pool::Next::none: return close(end_, Farewell::reset, Farewell::reset, services);
+            case Pool::Next::pending:
+                state_ = SessionState::awaiting_address;
+                // Asked again at every news, but with one patience for the whole wait.
+                if (!DeadlineNode<PatienceTag>::linked()) services.patience.start(*this, kind_->connect, services.now);
+                services.awaiting.push_back(*this);
+                return;
+            case Pool::Next::address: break;
+        }
+        if (dial_target(choice.target, services) != Dialled::failed) return;
+        upstream_ = Socket();
+    }
+}
+
+Session::Dialled Session::dial_target(const SocketAddress& target, Services& services) noexcept {
+    auto fd = open_stream_socket(target, kind_->upstream_options);
+    if (!fd) {
+        error_ = fd.error().number;
+        end_ = End::connect_failed;
+        if (!no_descriptor_or_memory(error_)) return Dialled::failed;
+        close(End::exhausted, Farewell::reset, Farewell::reset, services);
+        return Dialled::ended;
+    }
+    upstream_.fd = std::move(*fd);
+    upstream_.stream_of_tcp = target.family() != AF_UNIX;
+    give_up_at_ = time_never;
+    return dial_upstream(target, services);
+}
+
+// REQUIRES: the upstream socket is new, or was found busy
+Session::Dialled Session::dial_upstream(const SocketAddress& target, Services& services) noexcept {
+    const Dial dialled = dial(upstream_.fd.get(), target);
+    switch (dialled.state) {
+        case Dial::State::connected:
+        case Dial::State::under_way:
+            state_ = SessionState::dialing;
+            watch(upstream_, Question::watch_upstream, services);
+            services.patience.start(*this, kind_->connect, services.now);
+            return Dialled::under_way;
+        case Dial::State::busy:
+            state_ = SessionState::redialing;
+            if (give_up_at_ == time_never && kind_->listener->timeouts.connect > Milliseconds(0))
+                give_up_at_ = services.now + kind_->listener->timeouts.connect;
+            services.patience.start(*this, services.flush_class, services.now);
+            return Dialled::under_way;
+        case Dial::State::failed:
+            end_ = End::connect_failed;
+            error_ = dialled.error;
+            return Dialled::failed;
+    }
+    SLUICE_CHECK(!"a Dial::State nobody handles");
+}
+
+// This dial is over without success: on to the next, as soon as nothing names the socket any more.
+void Session::abort_dial(End reason, int error, Services& services) noexcept {
+    end_ = reason;
+    error_ = error;
+    services.patience.stop(*this);
+    if (upstream_watched_) {
+        state_ = SessionState::redialing;
+        services.reactor.cancel(upstream_.fd.get(), Token(Question::watch_upstream, name_));
+        return;
+    }
+    upstream_ = Socket();
+    dial_next(services);
+}
+
+void Session::connected(Services& services) noexcept {
+    state_ = SessionState::relaying;
+    connect_took_ = services.now - started_;
+    error_ = 0;
+    services.patience.start(*this, kind_->idle, services.now);
+    // Which pairs splice is decided here and nowhere else. Unix sockets could on 6.18, but some 6.17 and 6.18
+    // kernels panic at it (CVE-2026-22983); sockets that keep message boundaries must not.
+    const bool splice = client_.stream_of_tcp && upstream_.stream_of_tcp;
+    upload_.allow_splice(splice);
+    download_.allow_splice(splice);
+    if (services.events.connect) record(SessionRecord::Event::connect, services);
+    relay(services);
+}
+
+// --- what the reactor told ---
+
+void Session::client_changed(Services& services) noexcept {
+    switch (state_) {
+        case SessionState::awaiting_address:
+        case SessionState::dialing:
+        case SessionState::redialing:
+            // A FIN may wait in the socket like any byte: half-closing early is normal life. A reset may not.
+            if (client_.error == 0) return;
+            error_ = client_.error;
+            return close(unanswered(error_) ? End::client_lost : End::client_reset, Farewell::close, Farewell::reset,
+                         services);
+        case SessionState::relaying: return relay(services);
+        case SessionState::flushing: return flush(services);
+        case SessionState::closing: return;
+    }
+}
+
+void Session::upstream_changed(Services& services) noexcept {
+    switch (state_) {
+        case SessionState::dialing:
+            // A refused handshake says ECONNREFUSED or worse. ECONNRESET and EPIPE speak of a connection that was
+            // there, perhaps with bytes in it: that is the relay's business, not the dial's.
+            if (upstream_.error != 0 && upstream_.error != ECONNRESET && upstream_.error != EPIPE)
+                return abort_dial(upstream_.error == ETIMEDOUT ? End::connect_timeout : End::connect_failed,
+                                  upstream_.error, services);
+            if (upstream_.writable) connected(services);
+            return;
+        case SessionState::relaying: return relay(services);
+        case SessionState::flushing: return flush(services);
+        case SessionState::awaiting_address:
+        case SessionState::redialing:
+        case SessionState::closing: SLUICE_CHECK(!"an answer about an upstream that is not there");
+    }
+}
+
+// --- relaying ---
+
+void Session::relay(Services& services) noexcept {
+    const std::uint64_t bytes_before = upload_.bytes() + download_.bytes();
+    const Flow::Progress uploaded = upload_.advance(client_, upstream_, services.lane, turn_bytes);
+    note_half_close(services);
+    const Flow::Progress downloaded = download_.advance(upstream_, client_, services.lane, turn_bytes);
+    note_half_close(services);
+
+    if (client_.error != 0 || upstream_.error != 0) return break_off(services);
+    if (upload_.done() && download_.done()) return close(end_, Farewell::close, Farewell::close, services);
+
+    if (upload_.bytes() + download_.bytes() != bytes_before) services.patience.touch(*this, services.now);
+    if ((uploaded == Flow::Progress::spent || downloaded == Flow::Progress::spent) && !ListNode<RunTag>::linked())
+        services.run_queue.push_back(*this);
+}
+
+// The first flow that finishes makes the session half-closed; whose FIN it was, is how an orderly end is named.
+void Session::note_half_close(Services& services) noexcept {
+    if (half_closed_) return;
+    const bool by_client = upload_.state() == FlowState::finished;
+    if (!by_client && download_.state() != FlowState::finished) return;
+    half_closed_ = true;
+    end_ = by_client ? End::client_fin : End::upstream_fin;
+    services.patience.start(*this, kind_->half_closed, services.now);
+}
+
+// One side is gone. What it sent before is still owed to the other; what the other sends has nowhere to go.
+void Session::break_off(Services& services) noexcept {
+    const bool client_broke = client_.error != 0;
+    error_ = client_broke ? client_.error : upstream_.error;
+    if (client_broke)
+        end_ = unanswered(error_) ? End::client_lost : End::client_reset;
+    else
+        end_ = unanswered(error_) ? End::upstream_lost : End::upstream_reset;
+    state_ = SessionState::flushing;
+    give_up_at_ = services.now + flush_max;
+    Socket& broken = client_broke ? client_ : upstream_;
+    // Its event may not have come yet: a send may have been the first to know.
+    broken.readable = true;
+    flush(services);
+}
+
+// Delivers the rest, waits (bounded) until the target's kernel has it, and only then passes the reset on: a reset
+// throws away what is still queued.
+void Session::flush(Services& services) noexcept {
+    const bool client_broke = client_.error != 0;
+    if (client_broke && upstream_.error != 0) return close(end_, Farewell::close, Farewell::close, services);
+    Socket& broken = client_broke ? client_ : upstream_;
+    Socket& target = client_broke ? upstream_ : client_;
+    Flow& rest = client_broke ? upload_ : download_;
+    Flow& moot = client_broke ? download_ : upload_;
+    moot.abandon(services.lane);
+
+    const Flow::Progress progress = rest.advance(broken, target, services.lane, turn_bytes);
+    if (target.error != 0) return close(end_, Farewell::close, Farewell::close, services);
+    const bool delivered = rest.done() && (!target.stream_of_tcp || unacknowledged(target.fd.get()) == 0);
+    if (!delivered && services.now < give_up_at_) {
+        if (progress == Flow::Progress::spent && !ListNode<RunTag>::linked()) services.run_queue.push_back(*this);
+        services.patience.start(*this, services.flush_class, services.now);
+        return;
+    }
+    close(end_, client_broke ? Farewell::close : Farewell::reset, client_broke ? Farewell::reset : Farewell::close,
+          services);
+}
+
+// --- the end ---
+
+// The one way into `closing`. The descriptors stay until the session is retired: a question may still name them.
+void Session::close(End reason, Farewell client, Farewell upstream, Services& services) noexcept {
+    SLUICE_CHECK(state_ != SessionState::closing);
+    state_ = SessionState::closing;
+    end_ = reason;
+    services.patience.stop(*this);
+    services.ages.stop(*this);
+    ListNode<RunTag>::unlink();
+    ListNode<AwaitTag>::unlink();
+    upload_.abandon(services.lane);
+    download_.abandon(services.lane);
+    if (client == Farewell::reset && client_.stream_of_tcp) reset_on_close(client_.fd.get());
+    if (upstream == Farewell::reset && upstream_.stream_of_tcp) reset_on_close(upstream_.fd.get());
+    if (client_watched_) services.reactor.cancel(client_.fd.get(), Token(Question::watch_client, name_));
+    if (upstream_watched_) services.reactor.cancel(upstream_.fd.get(), Token(Question::watch_upstream, name_));
+
+    services.counters.ends[static_cast<std::size_t>(reason)].add(1);
+    services.counters.spliced_bytes.add(upload_.bytes_spliced() + download_.bytes_spliced());
+    services.counters.copied_bytes.add(upload_.bytes_copied() + download_.bytes_copied());
+    if (services.events.close) record(SessionRecord::Event::close, services);
+}
+
+void Session::watch(Socket& socket, Question question, Services& services) noexcept {
+    bool& outstanding = watched(question);
+    SLUICE_CHECK(!outstanding);
+    outstanding = true;
+    services.reactor.watch(socket.fd.get(), Token(question, name_));
+}
+
+bool& Session::watched(Question question) noexcept {
+    SLUICE_CHECK(question == Question::watch_client || question == Question::watch_upstream);
+    return question == Question::watch_client ? client_watched_ : upstream_watched_;
+}
+
+void Session::record(SessionRecord::Event event, Services& services) const noexcept {
+    SessionRecord record;
+    record.event = event;
+    record.end = end_;
+    record.path_reason = path_reason();
+    record.error = orderly(end_) ? 0 : error_;
+    record.time = std::chrono::system_clock::now();
+    record.listener = kind_->listener;
+    record.pool = &kind_->pool->settings();
+    if (attempt_.backend != Pool::Attempt::none) record.backend = kind_->pool->backend(attempt_.backend).settings;
+    record.client = peer_;
+    record.upload_bytes = upload_.bytes();
+    record.download_bytes = download_.bytes();
+    record.spliced_bytes = upload_.bytes_spliced() + download_.bytes_spliced();
+    record.duration = services.now - started_;
+    record.connect = connect_took_;
+    services.records.push(services.worker, record);
+}
+
+PathReason Session::path_reason() const noexcept {
+    if (upload_.bytes_spliced() + download_.bytes_spliced() > 0) return PathReason::bulk;
+    if (!client_.stream_of_tcp || (upstream_.fd.valid() && !upstream_.stream_of_tcp)) return PathReason::unix_socket;
+    if (upload_.splice_refused() || download_.splice_refused()) return PathReason::not_spliceable;
+    if (upload_.pipe_missed() || download_.pipe_missed()) return PathReason::no_pipe;
+    return PathReason::small_reads;
+}
+
+}  // namespace sluice

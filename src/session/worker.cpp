@@ -1,0 +1,347 @@
+#include "sluice/session/worker.hpp"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <poll.h>
+#include <pthread.h>
+#include <sched.h>
+#include <spdlog/spdlog.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "sluice/base/check.hpp"
+
+namespace sluice {
+
+namespace {
+
+// After accept ran out of descriptors or memory. The clients wait in the queue meanwhile.
+constexpr Nanoseconds accept_pause = std::chrono::milliseconds(100);
+constexpr Nanoseconds warning_interval = std::chrono::seconds(10);
+
+constexpr SlotName the_doorbell{0, 1};
+
+// Listeners are not in the slab; they never change places, and one generation does.
+Token listener_token(std::size_t index) noexcept {
+    return Token(Question::accept, {static_cast<std::uint32_t>(index), 1});
+}
+
+void run_on_cpu(int cpu) noexcept {
+    if (cpu < 0) return;
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    CPU_SET(static_cast<std::size_t>(cpu), &set);
+    // A wish: a container may have lost the CPU since it was counted.
+    ::pthread_setaffinity_np(::pthread_self(), sizeof(set), &set);
+}
+
+}  // namespace
+
+std::expected<std::unique_ptr<Worker>, std::string> Worker::open(Plan plan) {
+    OwnedFd doorbell(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+    if (!doorbell.valid()) return std::unexpected(fmt::format("eventfd: {}", std::strerror(errno)));
+    return std::unique_ptr<Worker>(new Worker(std::move(plan), std::move(doorbell)));
+}
+
+Worker::Worker(Plan plan, OwnedFd doorbell)
+    : plan_(std::move(plan)),
+      doorbell_(std::move(doorbell)),
+      scratch_(std::make_unique_for_overwrite<std::byte[]>(BlockPool::size_max)),
+      pipes_(plan_.pipe_budget),
+      sessions_(std::make_unique<Slab<Session>>(plan_.sessions_max)) {
+    for (const config::Pool& pool : plan_.config->pools) pools_.emplace_back(pool);
+}
+
+Worker::~Worker() {
+    services_.reset();
+    reactor_.reset();
+}
+
+void Worker::run(std::promise<std::expected<void, std::string>> started) {
+    ::pthread_setname_np(::pthread_self(), fmt::format("sluice-worker{}", plan_.index).c_str());
+    run_on_cpu(plan_.cpu);
+    auto reactor = plan_.open_reactor();
+    if (!reactor) return started.set_value(std::unexpected(reactor.error()));
+    reactor_ = std::move(*reactor);
+    services_.reset(new Services{.reactor = *reactor_,
+                 .lane = {{scratch_.get(), BlockPool::size_max}, blocks_, pipes_},
+                 .patience = {},
+                 .ages = {},
+                 .run_queue = {},
+                 .awaiting = {},
+                 .counters = counters_,
+                 .records = *plan_.records,
+                 .worker = plan_.index,
+                 .events = plan_.config->access_log.enabled ? plan_.config->access_log.events
+                                                            : config::AccessEvents{false, false, false},
+                 .flush_class = 0,
+                 .now = Clock::now()});
+    services_->flush_class = services_->patience.class_of(flush_interval);
+    for (Listening& listening : plan_.listening) {
+        const config::Timeouts& timeouts = listening.listener->timeouts;
+        Pool& pool = pools_[listening.pool];
+        listeners_.push_back({std::move(listening),
+                              {.listener = listening.listener,
+                               .pool = &pool,
+                               .upstream_options = socket_options(pool.settings().tcp),
+                               .connect = services_->patience.class_of(timeouts.connect),
+                               .idle = services_->patience.class_of(timeouts.idle),
+                               .half_closed = services_->patience.class_of(timeouts.half_closed),
+                               .max_age = services_->ages.class_of(timeouts.max_age)}});
+    }
+    for (std::size_t index = 0; index < listeners_.size(); ++index) arm(index);
+    reactor_->watch(doorbell_.get(), Token(Question::doorbell, the_doorbell));
+    started.set_value({});
+
+    // From here on nothing allocates but control work.
+    while (!finished()) turn();
+}
+
+void Worker::turn() {
+    const std::size_t count = reactor_->wait(answers_, next_deadline());
+    services_->now = Clock::now();
+    for (const Completion& completion : std::span(answers_).first(count)) dispatch(completion);
+    run_queued();
+    expire();
+    counters_.sessions_now.set(sessions_->size());
+    counters_.pipe_bytes.set(pipes_.leased_bytes());
+    counters_.pipe_refusals.set(pipes_.refusals());
+}
+
+Time Worker::next_deadline() noexcept {
+    if (!services_->run_queue.empty()) return Time::min();
+    return std::min({services_->patience.next(), services_->ages.next(), resume_at_, drain_at_});
+}
+
+void Worker::dispatch(const Completion& completion) noexcept {
+    const Token token = completion.token;
+    switch (token.question()) {
+        case Question::accept: return on_accept(token.name().slot, completion);
+        case Question::doorbell:
+            if (!completion.more && !finished())
+                reactor_->watch(doorbell_.get(), Token(Question::doorbell, the_doorbell));
+            return answer_doorbell();
+        case Question::watch_client:
+        case Question::watch_upstream: break;
+    }
+    Session* session = sessions_->find(token.name());
+    if (session == nullptr) return counters_.stale_completions.add(1);
+    session->answer(token.question(), completion, *services_);
+    retire_if_quiet(*session);
+}
+
+// --- clients ---
+
+void Worker::arm(std::size_t index) {
+    Listener& listener = listeners_[index];
+    listener.accepting = Accepting::armed;
+    reactor_->accept(listener.listening.socket.get(), listener_token(index));
+}
+
+void Worker::on_accept(std::size_t index, const Completion& completion) {
+    SLUICE_CHECK(index < listeners_.size());
+    Listener& listener = listeners_[index];
+    if (completion.result >= 0) {
+        admit(listener, OwnedFd(completion.result));
+        if (completion.more) return;
+        return draining_ ? close_listener(listener) : arm(index);
+    }
+    if (!completion.more) on_accept_failed(listener, index, -completion.result);
+}
+
+void Worker::on_accept_failed(Listener& listener, std::size_t index, int error) {
+    listener.accepting = Accepting::paused;
+    if (draining_) return close_listener(listener);
+    if (error == ECONNABORTED || error == EPROTO || error == EINTR) return arm(index);  // that client has gone
+    // Everything else may go on failing: asked again at once, it would spin.
+    resume_at_ = std::min(resume_at_, services_->now + accept_pause);
+    counters_.accept_pauses.add(1);
+    const bool hint = error == EMFILE || error == ENFILE;
+    if (error == EAGAIN || services_->now - warned_pause_at_ < warning_interval) return;
+    warned_pause_at_ = services_->now;
+    spdlog::warn("listener {}: accept: {}{}; clients wait in the queue, trying again every 100ms",
+                 listener.kind.listener->name, std::strerror(error),
+                 hint ? " (raise the limit of open files or lower sessions_max)" : "");
+}
+
+void Worker::admit(Listener& listener, OwnedFd client) noexcept {
+    if (killed_) {
+        reset_on_close(client.get());
+        return;
+    }
+    const std::uint32_t own_max = listener.kind.listener->sessions_max;
+    Seat seat(*plan_.sessions, plan_.sessions_max, *listener.listening.sessions, own_max == 0 ? UINT32_MAX : own_max);
+    if (!seat.taken()) return turn_away(listener, std::move(client));
+    Session* session = sessions_->take(std::move(client), listener.kind, std::move(seat), services_->now);
+    SLUICE_CHECK(session != nullptr);  // as many places as seats
+    counters_.sessions.add(1);
+    session->start(*services_);
+    retire_if_quiet(*session);
+}
+
+// Load beyond a limit is shed at once: a client that is refused can go elsewhere, one that waits cannot.
+void Worker::turn_away(Listener& listener, OwnedFd client) noexcept {
+    const SocketAddress peer = peer_of(client.get());
+    if (peer.family() != AF_UNIX) reset_on_close(client.get());
+    client.close();
+    counters_.ends[static_cast<std::size_t>(End::limit)].add(1);
+    if (services_->events.close) {
+        SessionRecord record;
+        record.end = End::limit;
+        record.path_reason = PathReason::small_reads;
+        record.time = std::chrono::system_clock::now();
+        record.listener = listener.kind.listener;
+        record.pool = &listener.kind.pool->settings();
+        record.client = PeerAddress(peer);
+        plan_.records->push(plan_.index, record);
+    }
+    ++turned_away_;
+    if (services_->now - warned_limit_at_ < warning_interval) return;
+    warned_limit_at_ = services_->now;
+    spdlog::warn("listener {}: {} client(s) refused: sessions_max is reached ({} of the process, {} of the listener)",
+                 listener.kind.listener->name, std::exchange(turned_away_, 0), plan_.sessions_max,
+                 listener.kind.listener->sessions_max == 0 ? "none"
+                                                           : std::to_string(listener.kind.listener->sessions_max));
+}
+
+// --- what other threads want ---
+
+void Worker::post(Command command) {
+    {
+        const std::lock_guard lock(mailbox_mutex_);
+        mailbox_.push_back(std::move(command));
+    }
+    const std::uint64_t one = 1;
+    // Refused only when the counter is full, and then it rings already.
+    [[maybe_unused]] const ssize_t written = ::write(doorbell_.get(), &one, sizeof(one));
+}
+
+void Worker::answer_doorbell() {
+    std::uint64_t rung = 0;
+    if (::read(doorbell_.get(), &rung, sizeof(rung)) < 0) return;
+    std::vector<Command> commands;
+    {
+        const std::lock_guard lock(mailbox_mutex_);
+        commands.swap(mailbox_);
+    }
+    for (Command& command : commands)
+        std::visit([this](auto& each) { obey(each); }, command);
+}
+
+void Worker::obey(LearnAddresses& command) noexcept {
+    Pool& pool = pools_[command.pool];
+    pool.learn(command.backend, std::move(command.addresses));
+    if (services_->awaiting.empty()) return;
+    // Those that still wait stand at the back again.
+    Session* last = &services_->awaiting.back();
+    while (!services_->awaiting.empty()) {
+        Session& session = services_->awaiting.pop_front();
+        const bool was_last = &session == last;
+        session.address_news(*services_);
+        retire_if_quiet(session);
+        if (was_last) break;
+    }
+}
+
+void Worker::obey(const Drain& command) {
+    drain_at_ = std::min(drain_at_, command.deadline);
+    stop_listening();
+}
+
+void Worker::obey(const Kill&) {
+    killed_ = true;
+    stop_listening();
+    drain_at_ = time_never;
+    end_all(End::killed);
+}
+
+void Worker::stop_listening() {
+    if (std::exchange(draining_, true)) return;
+    resume_at_ = time_never;
+    for (std::size_t index = 0; index < listeners_.size(); ++index) {
+        Listener& listener = listeners_[index];
+        if (listener.accepting == Accepting::armed)
+            reactor_->cancel(listener.listening.socket.get(), listener_token(index));
+        else if (listener.accepting == Accepting::paused)
+            close_listener(listener);
+    }
+}
+
+// Closing a listening socket resets the clients in its queue, so they are taken first.
+void Worker::close_listener(Listener& listener) {
+    OwnedFd& socket = listener.listening.socket;
+    // io_uring wanted it blocking. A unix socket is shared with the other workers, whose accept then ends with
+    // EAGAIN; they are about to drain too.
+    ::fcntl(socket.get(), F_SETFL, ::fcntl(socket.get(), F_GETFL) | O_NONBLOCK);
+    while (true) {
+        OwnedFd client(::accept4(socket.get(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
+        if (client.valid())
+            admit(listener, std::move(client));
+        else if (errno != ECONNABORTED && errno != EINTR)
+            break;
+    }
+    socket.close();
+    listener.accepting = Accepting::closed;
+}
+
+void Worker::end_all(End reason) noexcept {
+    sessions_->for_each([this, reason](Session& session) {
+        session.end(reason, *services_);
+        retire_if_quiet(session);
+    });
+}
+
+// --- turns ---
+
+// Everyone who stands in the queue now has one turn; who comes back waits for the next one.
+void Worker::run_queued() noexcept {
+    if (services_->run_queue.empty()) return;
+    const Session* last = &services_->run_queue.back();
+    while (true) {
+        Session& session = services_->run_queue.pop_front();
+        const bool was_last = &session == last;
+        session.run(*services_);
+        retire_if_quiet(session);
+        if (was_last) return;
+    }
+}
+
+void Worker::expire() noexcept {
+    const Time now = services_->now;
+    while (Session* session = services_->patience.expired(now)) {
+        session->patience_over(*services_);
+        retire_if_quiet(*session);
+    }
+    while (Session* session = services_->ages.expired(now)) {
+        session->end(End::max_age, *services_);
+        retire_if_quiet(*session);
+    }
+    if (drain_at_ <= now) {
+        drain_at_ = time_never;
+        end_all(End::drained);
+    }
+    if (resume_at_ <= now) {
+        resume_at_ = time_never;
+        for (std::size_t index = 0; index < listeners_.size(); ++index)
+            if (listeners_[index].accepting == Accepting::paused) arm(index);
+    }
+}
+
+// The one place where a session's slot is taken back, and its descriptors are closed.
+void Worker::retire_if_quiet(Session& session) noexcept {
+    if (session.quiet()) sessions_->retire(session.name());
+}
+
+bool Worker::finished() const noexcept {
+    return draining_ && sessions_->size() == 0 && std::ranges::all_of(listeners_, [](const Listener& listener) {
+               return listener.accepting == Accepting::closed;
+           });
+}
+
+}  // namespace sluice

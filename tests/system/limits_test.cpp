@@ -1,0 +1,295 @@
+// At the limits load is shed and nothing breaks: what is served goes on, what is refused is told so, and when
+// there is room again there is service again.
+
+#include "tests/system/ends.hpp"
+
+#include <fcntl.h>
+#include <grp.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace sluice::test {
+namespace {
+
+// A backend that the test plays: takes whoever comes, without waiting for them.
+std::vector<Socket> accept_all(Listener& backend, std::size_t count) {
+    std::vector<Socket> upstreams;
+    while (upstreams.size() < count) upstreams.push_back(backend.accept());
+    return upstreams;
+}
+
+// Clients sorted by what became of them: reset or still there.
+struct Fates {
+    std::vector<Socket> served;
+    std::size_t refused = 0;
+};
+
+Fates connect_burst(const std::string& address, std::size_t count, std::size_t served_max) {
+    std::vector<Socket> clients;
+    for (std::size_t client = 0; client < count; ++client) clients.push_back(connect_to(address));
+    Fates fates;
+    const auto sort_out = [&] {
+        std::erase_if(clients, [&](Socket& client) {
+            if (client.silent(Milliseconds(0))) return false;
+            CHECK(client.receive_to_end().ending == Ending::reset);
+            ++fates.refused;
+            return true;
+        });
+        return clients.size() <= served_max;
+    };
+    CHECK(wait_until(sort_out, soon));
+    // Not one more either.
+    for (const Socket& client : clients) CHECK(client.silent(Milliseconds(0)));
+    fates.served = std::move(clients);
+    return fates;
+}
+
+constexpr std::size_t burst = 300;
+
+void check_sessions_max(RelayCase here, const RelayLayout& layout, std::size_t sessions_max) {
+    RelayWithBackend relay(here, layout);
+    const std::size_t sockets = descriptors_of_kind(relay.relay().pid(), "socket:");
+    Fates fates = connect_burst(relay.address(), burst, sessions_max);
+    CHECK(fates.served.size() == sessions_max);
+    CHECK(fates.refused == burst - sessions_max);
+    std::vector<Socket> upstreams = accept_all(relay.backend(), sessions_max);
+    CHECK_FALSE(relay.backend().waiting(glance));
+    CHECK(relay.relay().process().wait_for_text("limit", soon));
+
+    // The served ones are.
+    for (Socket& client : fates.served) client.send_all("x");
+    for (Socket& upstream : upstreams) CHECK(upstream.receive_exactly(1) == "x");
+
+    // One goes, one may come, and no more than one.
+    for (int round = 0; round < 3; ++round) {
+        fates.served.back().close();
+        fates.served.pop_back();
+        wait_until(
+            [&] {
+                // Which upstream was its? The one that ends.
+                return std::erase_if(upstreams, [](Socket& upstream) { return !upstream.silent(Milliseconds(0)); }) > 0;
+            },
+            soon);
+        REQUIRE(upstreams.size() == sessions_max - 1);
+        expect_sockets(relay.relay(), sockets + 2 * (sessions_max - 1));
+        Socket next = connect_to(relay.address());
+        upstreams.push_back(relay.backend().accept());
+        next.send_all("y");
+        CHECK(upstreams.back().receive_exactly(1) == "y");
+        Socket too_many = connect_to(relay.address());
+        CHECK(too_many.receive_to_end(soon).ending == Ending::reset);
+        fates.served.insert(fates.served.begin(), std::move(next));
+    }
+    fates.served.clear();
+    upstreams.clear();
+    expect_sockets(relay.relay(), sockets);
+    relay.stop();
+}
+
+ENGINE_TEST("sessions_max of the process is exact under a burst at two workers") {
+    RelayLayout layout;
+    layout.settings = "workers: 2\nsessions_max: 8\n";
+    check_sessions_max(here, layout, 8);
+}
+
+ENGINE_TEST("sessions_max of a listener is exact under a burst at two workers") {
+    RelayLayout layout;
+    layout.settings = "workers: 2\n";
+    layout.listener_settings = "    sessions_max: 8\n";
+    check_sessions_max(here, layout, 8);
+}
+
+ENGINE_TEST("a listener at its limit does not limit another") {
+    Listener backend;
+    const std::string full = "127.0.0.1:" + std::to_string(free_port());
+    const std::string other = "127.0.0.1:" + std::to_string(free_port());
+    RelayProcess relay = RelayProcess::with_config(
+        "workers: 2\nlisteners:\n  - {name: full, bind: \"" + full + "\", to: \"" + backend.address() +
+            "\", sessions_max: 1}\n  - {name: other, bind: \"" + other + "\", to: \"" + backend.address() + "\"}\n",
+        here.engine);
+    Socket first = connect_to(full);
+    Socket upstream = backend.accept();
+    CHECK(connect_to(full).receive_to_end(soon).ending == Ending::reset);
+    Socket second = connect_to(other);
+    Socket other_upstream = backend.accept();
+    CHECK(pass(second, other_upstream, "served") == "served");
+    CHECK(pass(first, upstream, "served") == "served");
+    first.close();
+    second.close();
+    upstream.receive_to_end();
+    upstream.close();
+    other_upstream.receive_to_end();
+    other_upstream.close();
+    relay.stop();
+}
+
+// Descriptors.
+
+RelayOptions with_descriptors(rlim_t count) {
+    RelayOptions options;
+    options.process.before_exec = [count] {
+        const rlimit limit{count, count};
+        ::setrlimit(RLIMIT_NOFILE, &limit);
+    };
+    return options;
+}
+
+ENGINE_TEST("with 64 descriptors the relay serves what fits, and resets the rest") {
+    RelayLayout layout;
+    layout.settings = "workers: 1\n";
+    RelayWithBackend relay(here, layout, with_descriptors(64));
+    const std::size_t sockets = descriptors_of_kind(relay.relay().pid(), "socket:");
+    std::vector<Socket> upstreams;
+    std::vector<Socket> clients;
+    std::size_t refused = 0;
+    for (int client = 0; client < 60; ++client) {
+        clients.push_back(connect_to(relay.address()));
+        const auto decided = [&] {
+            if (relay.backend().waiting()) {
+                upstreams.push_back(relay.backend().accept());
+                return true;
+            }
+            if (clients.back().silent(Milliseconds(0))) return false;
+            CHECK(clients.back().receive_to_end().ending == Ending::reset);
+            clients.pop_back();
+            ++refused;
+            return true;
+        };
+        REQUIRE(wait_until(decided, soon));
+    }
+    // Two descriptors each, and the relay needs some itself.
+    CHECK(upstreams.size() >= 8);
+    CHECK(upstreams.size() < 32);
+    CHECK(clients.size() == upstreams.size());
+    CHECK(refused == 60 - upstreams.size());
+    CHECK(relay.relay().process().wait_for_text("limit", soon));
+    CHECK(cpu_share(relay.relay().pid(), Milliseconds(2'000)) < (sanitized ? 0.05 : 0.015));
+    for (std::size_t session = 0; session < clients.size(); ++session) {
+        promote(clients[session], upstreams[session]);  // pipes may be refused here, but bytes must pass
+        CHECK(pass(upstreams[session], clients[session], "back") == "back");
+    }
+    clients.clear();
+    for (Socket& upstream : upstreams) CHECK(upstream.receive_to_end().ending == Ending::fin);
+    upstreams.clear();
+    expect_sockets(relay.relay(), sockets);
+    Ends ends = relay.session();
+    CHECK(pass(ends.near, ends.far, "room again") == "room again");
+    ends.near.close();
+    ends.far.close();
+    relay.stop();
+}
+
+ENGINE_TEST("when the system has no more descriptors clients wait, and are served when there are some") {
+    RelayLayout layout;
+    layout.settings = "workers: 1\nsessions_max: 1000\n";
+    RelayWithBackend relay(here, layout, with_descriptors(64));
+    const std::size_t sockets = descriptors_of_kind(relay.relay().pid(), "socket:");
+    constexpr std::size_t count = 60;
+    std::vector<Socket> clients;
+    for (std::size_t client = 0; client < count; ++client) {
+        clients.push_back(connect_to(relay.address()));
+        clients.back().send_all("question");
+    }
+    // Let it run into the wall, and see what it does there.
+    std::vector<Socket> upstreams;
+    while (relay.backend().waiting(Milliseconds(300))) upstreams.push_back(relay.backend().accept());
+    CHECK(upstreams.size() >= 8);
+    CHECK(upstreams.size() < 32);
+    CHECK(cpu_share(relay.relay().pid(), Milliseconds(2'000)) < (sanitized ? 0.05 : 0.015));
+    // Each answer ends a session, which makes room for one more.
+    std::size_t served = 0;
+    while (served < count) {
+        if (upstreams.empty()) upstreams.push_back(relay.backend().accept(soon));
+        Socket upstream = std::move(upstreams.back());
+        upstreams.pop_back();
+        CHECK(upstream.receive_exactly(8) == "question");
+        upstream.send_all("answer");
+        upstream.shutdown_write();
+        Socket* client = nullptr;
+        REQUIRE(wait_until(
+            [&] {
+                for (Socket& candidate : clients)
+                    if (candidate.open() && !candidate.silent(Milliseconds(0))) client = &candidate;
+                return client != nullptr;
+            },
+            soon));
+        const Received answer = client->receive_to_end();
+        CHECK(answer.bytes == "answer");
+        CHECK(answer.ending == Ending::fin);
+        client->close();
+        CHECK(upstream.receive_to_end().ending == Ending::fin);
+        ++served;
+    }
+    for (const AccessLine& line : relay.access_log(count)) CHECK(line.end == "upstream_fin");
+    expect_sockets(relay.relay(), sockets);
+    relay.stop();
+}
+
+// Pipes.
+
+constexpr uid_t nobody = 65'534;
+
+// In a child before exec: another user, who is subject to the limits of users. It still dies with its parent.
+void become_nobody() {
+    if (::setgroups(0, nullptr) != 0 || ::setresgid(nobody, nobody, nobody) != 0 ||
+        ::setresuid(nobody, nobody, nobody) != 0)
+        ::_exit(126);
+    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+}
+
+// Takes pipes until the user has no more to get, and keeps them.
+void take_all_pipes() {
+    become_nobody();
+    for (int size = 1024 * 1024; size >= 4096;) {
+        int ends[2];
+        if (::pipe(ends) != 0) ::_exit(125);
+        if (::fcntl(ends[0], F_GETPIPE_SZ) < 65'536) return;  // beyond the limit the kernel gives two slots
+        while (size >= 4096 && ::fcntl(ends[0], F_SETPIPE_SZ, size) < 0) size /= 2;
+    }
+}
+
+ENGINE_TEST("without pipes bulk is copied, and nothing stalls") {
+    if (::geteuid() != 0) SLUICE_SKIP("needs root, to be another user whose pipes can be used up");
+    ProcessOptions hog_options;
+    hog_options.before_exec = take_all_pipes;
+    Process hog({"sleep", "600"}, hog_options);
+    // It has them all once the program runs.
+    REQUIRE(wait_until([&] { return descriptors_of_kind(hog.pid(), "pipe:") > 60; }));
+    REQUIRE(wait_until([&] { return read_file("/proc/" + std::to_string(hog.pid()) + "/comm") == "sleep\n"; }));
+
+    Listener backend("127.0.0.1:0", {64 * 1024, 64 * 1024});
+    const std::string listen = "127.0.0.1:" + std::to_string(free_port());
+    RelayOptions options;
+    options.process.before_exec = become_nobody;
+    RelayProcess relay = RelayProcess::forward(listen, {backend.address()}, here.engine, options);
+    const std::string bytes = pattern(8 * 1024 * 1024, 1);
+    constexpr std::size_t sessions = 3;
+    for (std::size_t session = 0; session < sessions; ++session) {
+        Socket client = connect_to(listen, {64 * 1024, 64 * 1024});
+        Socket upstream = backend.accept();
+        CHECK(pass(client, upstream, bytes) == bytes);
+        CHECK(pass(upstream, client, bytes) == bytes);
+        const std::size_t size = client.send_until_full(64 * 1024 * 1024);
+        client.close();
+        const Received rest = upstream.receive_to_end();
+        CHECK(rest.bytes == pattern(size, 0));
+        CHECK(rest.ending == Ending::fin);
+    }
+    for (const AccessLine& line : relay.access_log(sessions)) {
+        CAPTURE(line.text);
+        CHECK(line.path == "copy");
+        CHECK(line.fields.contains("why"));
+        if (line.fields.contains("why")) CHECK(line.fields.at("why") == "no_pipe");
+        CHECK(line.end == "client_fin");
+    }
+    relay.stop();
+}
+
+}  // namespace
+}  // namespace sluice::test
