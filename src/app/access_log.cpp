@@ -1,12 +1,12 @@
 #include "sluice/app/access_log.hpp"
 
-#include <pthread.h>
-
-#include <utility>
-
 #include "sluice/app/log_format.hpp"
 #include "sluice/app/log_output.hpp"
 #include "sluice/app/record_format.hpp"
+
+#include <pthread.h>
+
+#include <utility>
 
 namespace sluice {
 
@@ -23,7 +23,9 @@ std::expected<std::unique_ptr<AccessLog>, std::string> AccessLog::open(const con
 AccessLog::AccessLog(config::Format format, std::shared_ptr<LogOutput> output)
     : format_(format), output_(output), lines_("access", std::move(output)) {}
 
-AccessLog::~AccessLog() { stop(); }
+AccessLog::~AccessLog() {
+    stop();
+}
 
 void AccessLog::start(Records& records, std::shared_ptr<spdlog::logger> losses) {
     records_ = &records;
@@ -67,6 +69,8 @@ void AccessLog::tell_losses(const Records& records, spdlog::logger& losses) {
     next_telling_ = now + std::chrono::seconds(1);
 }
 
-std::uint64_t AccessLog::lines_lost() const noexcept { return output_->lines_lost(); }
+std::uint64_t AccessLog::lines_lost() const noexcept {
+    return output_->lines_lost();
+}
 
 }  // namespace sluice

@@ -1,17 +1,17 @@
 #include "sluice/app/check_command.hpp"
 
+#include "sluice/app/exit_code.hpp"
+#include "sluice/config/load.hpp"
+#include "sluice/config/print.hpp"
+
 #include <fmt/format.h>
+#include <nlohmann/json.hpp>
 #include <yaml-cpp/yaml.h>
 
 #include <charconv>
 #include <cstdint>
 #include <cstdio>
-#include <nlohmann/json.hpp>
 #include <vector>
-
-#include "sluice/app/exit_code.hpp"
-#include "sluice/config/load.hpp"
-#include "sluice/config/print.hpp"
 
 namespace sluice {
 
@@ -78,20 +78,25 @@ std::string counted(std::size_t count, const char* noun) {
 
 }  // namespace
 
-Json yaml_to_json(std::string_view text) { return node_to_json(YAML::Load(std::string(text))); }
+Json yaml_to_json(std::string_view text) {
+    return node_to_json(YAML::Load(std::string(text)));
+}
 
 int check_command(const CheckOptions& options) {
     const auto config = config::load_file(options.file);
     if (!config) return say_invalid(options, config.error());
     const Diagnostics warnings = config::warnings(*config, options.file);
     if (options.json) {
-        Json answer = {
-            {"file", options.file}, {"valid", true}, {"errors", Json::array()}, {"warnings", to_json(warnings)}};
+        Json answer = {{"file", options.file},
+                       {"valid", true},
+                       {"errors", Json::array()},
+                       {"warnings", to_json(warnings)}};
         if (options.print) answer["config"] = yaml_to_json(config::print(*config));
         write_json(answer);
         return exit_success;
     }
-    for (const config::Diagnostic& warning : warnings) fmt::print(stderr, "warning: {}\n", to_string(warning));
+    for (const config::Diagnostic& warning : warnings)
+        fmt::print(stderr, "warning: {}\n", to_string(warning));
     if (options.print)
         fmt::print("{}", config::print(*config));
     else

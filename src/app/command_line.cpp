@@ -1,5 +1,10 @@
 #include "sluice/app/command_line.hpp"
 
+#include "sluice/app/exit_code.hpp"
+#include "sluice/base/suggest.hpp"
+#include "sluice/base/units.hpp"
+#include "sluice/config/fields.hpp"
+
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
 
@@ -8,11 +13,6 @@
 #include <charconv>
 #include <optional>
 #include <string_view>
-
-#include "sluice/app/exit_code.hpp"
-#include "sluice/base/suggest.hpp"
-#include "sluice/base/units.hpp"
-#include "sluice/config/fields.hpp"
 
 namespace sluice {
 
@@ -26,7 +26,8 @@ constexpr std::array<std::string_view, 5> command_names = {"run", "forward", "ch
 
 // An option whose words are those of the configuration.
 template <class Enum>
-void add_choice(CLI::App& app, const std::string& option, std::optional<Enum>& value, const std::string& help) {
+void add_choice(CLI::App& app, const std::string& option, std::optional<Enum>& value,
+                const std::string& help) {
     static constexpr auto names = config::names_of<Enum>();
     app.add_option_function<std::string>(
            option,
@@ -115,7 +116,8 @@ void describe_run(CLI::App& app, Parsed& parsed) {
 
 void describe_forward(CLI::App& app, Parsed& parsed) {
     CLI::App& command = *app.add_subcommand("forward", "Relay without a file: from one address to others");
-    command.add_option("LISTEN", parsed.forward.listen, "Where clients come, such as :5432 or unix:/run/db.sock")
+    command
+        .add_option("LISTEN", parsed.forward.listen, "Where clients come, such as :5432 or unix:/run/db.sock")
         ->required()
         ->type_name("");
     command.add_option("TARGET", parsed.forward.targets, "Where they are sent, such as db1:5432 db2:5432")
@@ -130,18 +132,22 @@ void describe_forward(CLI::App& app, Parsed& parsed) {
 }
 
 void describe_check(CLI::App& app, Parsed& parsed) {
-    CLI::App& command = *app.add_subcommand("check", "Validate a configuration: all errors, with line and column");
+    CLI::App& command =
+        *app.add_subcommand("check", "Validate a configuration: all errors, with line and column");
     command.add_option("-c,--config", parsed.check.file, "The configuration")->required()->type_name("FILE");
     command.add_flag("--print", parsed.check.print, "Print the effective configuration, with every default");
     command.add_flag("--json", parsed.check.json, "For programs");
 }
 
 void describe_demo(CLI::App& app, Parsed& parsed) {
-    CLI::App& command = *app.add_subcommand("demo", "Relay real traffic on loopback for a few seconds, and tell");
+    CLI::App& command =
+        *app.add_subcommand("demo", "Relay real traffic on loopback for a few seconds, and tell");
     command
         .add_option_function<std::string>(
             "--seconds",
-            [&parsed](const std::string& text) { parsed.demo.seconds = parse_count("--seconds", text, 3600); },
+            [&parsed](const std::string& text) {
+                parsed.demo.seconds = parse_count("--seconds", text, 3600);
+            },
             "How long (5)")
         ->type_name("NUMBER");
     add_choice(command, "--engine", parsed.demo_engine, "How the kernel is asked");
@@ -149,7 +155,8 @@ void describe_demo(CLI::App& app, Parsed& parsed) {
 }
 
 void describe_doctor(CLI::App& app, Parsed& parsed) {
-    CLI::App& command = *app.add_subcommand("doctor", "What this machine grants, and what to do about the rest");
+    CLI::App& command =
+        *app.add_subcommand("doctor", "What this machine grants, and what to do about the rest");
     command.add_flag("--json", parsed.doctor.json, "For programs");
 }
 
@@ -209,15 +216,16 @@ std::variant<Command, Answer> parse_command_line(const std::vector<std::string>&
     // CLI11 would only say that an argument was not expected.
     if (!arguments.empty() && !arguments.front().starts_with('-') &&
         std::ranges::find(command_names, arguments.front()) == command_names.end())
-        return bad_usage(fmt::format("unknown command \"{}\"{}; the commands are {}", arguments.front(),
-                                     did_you_mean(arguments.front(), command_names),
-                                     fmt::join(command_names, ", ")),
-                         "");
+        return bad_usage(
+            fmt::format("unknown command \"{}\"{}; the commands are {}", arguments.front(),
+                        did_you_mean(arguments.front(), command_names), fmt::join(command_names, ", ")),
+            "");
     Parsed parsed;
     CLI::App app("sluice: a relay for TCP and unix sockets that moves bytes through the kernel");
     describe(app, parsed);
     try {
-        app.parse(std::vector<std::string>(arguments.rbegin(), arguments.rend()));  // CLI11 takes them reversed
+        app.parse(
+            std::vector<std::string>(arguments.rbegin(), arguments.rend()));  // CLI11 takes them reversed
         return chosen(app, parsed);
     } catch (const CLI::CallForHelp&) {
         const auto given = app.get_subcommands();
@@ -227,8 +235,9 @@ std::variant<Command, Answer> parse_command_line(const std::vector<std::string>&
     } catch (const CLI::ExtrasError& error) {
         return bad_usage(error.what() + suggest_option(app, arguments), command_in(app));
     } catch (const CLI::ParseError& error) {
-        return bad_usage(arguments.empty() ? fmt::format("no command; the commands are {}", fmt::join(command_names, ", "))
-                                           : error.what(),
+        return bad_usage(arguments.empty()
+                             ? fmt::format("no command; the commands are {}", fmt::join(command_names, ", "))
+                             : error.what(),
                          command_in(app));
     }
 }

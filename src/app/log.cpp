@@ -1,5 +1,10 @@
 #include "sluice/app/log.hpp"
 
+#include "sluice/app/log_format.hpp"
+#include "sluice/app/log_output.hpp"
+#include "sluice/base/check.hpp"
+#include "sluice/base/clock.hpp"
+
 #include <fmt/format.h>
 #include <pthread.h>
 #include <spdlog/async.h>
@@ -7,11 +12,6 @@
 #include <spdlog/spdlog.h>
 
 #include <utility>
-
-#include "sluice/app/log_format.hpp"
-#include "sluice/app/log_output.hpp"
-#include "sluice/base/check.hpp"
-#include "sluice/base/clock.hpp"
 
 namespace sluice {
 
@@ -25,7 +25,7 @@ spdlog::level::level_enum level_of(config::Level level) {
         case config::Level::warning: return spdlog::level::warn;
         case config::Level::error: return spdlog::level::err;
     }
-    SLUICE_CHECK(!"a level that spdlog does not have");
+    check_failed("a level that spdlog does not have");
 }
 
 // Passes lines on to the output, and adds one about lost lines. Lines are lost only while others wait in the
@@ -42,8 +42,8 @@ class TellingLosses final : public spdlog::sinks::sink {
         const auto queue = queue_.lock();
         const std::uint64_t lost = output_->lines_lost() + (queue ? queue->overrun_counter() : 0);
         if (lost == told_) return;
-        const std::string text =
-            fmt::format("log: {} lines were lost, because they came faster than the output took them", lost - told_);
+        const std::string text = fmt::format(
+            "log: {} lines were lost, because they came faster than the output took them", lost - told_);
         told_ = lost;
         next_telling_ = now + std::chrono::seconds(1);
         output_->log(spdlog::details::log_msg(message.logger_name, spdlog::level::warn, text));
@@ -74,8 +74,9 @@ Log::Log(const config::Log& settings, std::shared_ptr<LogOutput> output) : outpu
     output_->set_formatter(bare ? make_bare_formatter() : make_log_formatter(settings.format));
     queue_ = std::make_shared<spdlog::details::thread_pool>(
         lines_max, 1, [] { ::pthread_setname_np(::pthread_self(), "sluice-log"); });
-    logger_ = std::make_shared<spdlog::async_logger>("sluice", std::make_shared<TellingLosses>(output_, queue_),
-                                                     queue_, spdlog::async_overflow_policy::overrun_oldest);
+    logger_ =
+        std::make_shared<spdlog::async_logger>("sluice", std::make_shared<TellingLosses>(output_, queue_),
+                                               queue_, spdlog::async_overflow_policy::overrun_oldest);
     logger_->set_level(level_of(settings.level));
     spdlog::set_default_logger(logger_);
 }
@@ -88,6 +89,8 @@ Log::~Log() {
     queue_.reset();  // joins its thread, which writes all that is queued first
 }
 
-std::uint64_t Log::lines_lost() const { return queue_->overrun_counter() + output_->lines_lost(); }
+std::uint64_t Log::lines_lost() const {
+    return queue_->overrun_counter() + output_->lines_lost();
+}
 
 }  // namespace sluice

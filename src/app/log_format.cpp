@@ -1,12 +1,12 @@
 #include "sluice/app/log_format.hpp"
 
+#include "sluice/base/check.hpp"
+
 #include <fmt/format.h>
+#include <nlohmann/json.hpp>
 #include <time.h>
 
 #include <iterator>
-#include <nlohmann/json.hpp>
-
-#include "sluice/base/check.hpp"
 
 namespace sluice {
 
@@ -14,9 +14,13 @@ namespace {
 
 using Line = spdlog::memory_buf_t;
 
-void append(Line& line, std::string_view text) { line.append(text.data(), text.data() + text.size()); }
+void append(Line& line, std::string_view text) {
+    line.append(text.data(), text.data() + text.size());
+}
 
-std::string_view view(spdlog::string_view_t text) { return {text.data(), text.size()}; }
+std::string_view view(spdlog::string_view_t text) {
+    return {text.data(), text.size()};
+}
 
 // The words of the configuration (log.level), not spdlog's own.
 std::string_view name_of(spdlog::level::level_enum level) {
@@ -30,14 +34,14 @@ std::string_view name_of(spdlog::level::level_enum level) {
         case spdlog::level::off: return "off";
         case spdlog::level::n_levels: break;
     }
-    SLUICE_CHECK(!"a log level that has no name");
+    check_failed("a log level that has no name");
 }
 
 class TextFormatter final : public spdlog::formatter {
   public:
     void format(const spdlog::details::log_msg& message, Line& line) override {
-        fmt::format_to(std::back_inserter(line), "{} {} {}\n", format_time(message.time), name_of(message.level),
-                       without_control_characters(view(message.payload)));
+        fmt::format_to(std::back_inserter(line), "{} {} {}\n", format_time(message.time),
+                       name_of(message.level), without_control_characters(view(message.payload)));
     }
     std::unique_ptr<spdlog::formatter> clone() const override { return std::make_unique<TextFormatter>(); }
 };
@@ -94,9 +98,11 @@ std::unique_ptr<spdlog::formatter> make_log_formatter(config::Format format) {
         case config::Format::text: return std::make_unique<TextFormatter>();
         case config::Format::json: return std::make_unique<JsonFormatter>();
     }
-    SLUICE_CHECK(!"a format that has no formatter");
+    check_failed("a format that has no formatter");
 }
 
-std::unique_ptr<spdlog::formatter> make_bare_formatter() { return std::make_unique<BareFormatter>(); }
+std::unique_ptr<spdlog::formatter> make_bare_formatter() {
+    return std::make_unique<BareFormatter>();
+}
 
 }  // namespace sluice

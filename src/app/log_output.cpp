@@ -1,5 +1,9 @@
 #include "sluice/app/log_output.hpp"
 
+#include "sluice/base/check.hpp"
+#include "sluice/net/address.hpp"
+#include "sluice/net/owned_fd.hpp"
+
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <poll.h>
@@ -16,10 +20,6 @@
 #include <cstring>
 #include <string_view>
 
-#include "sluice/base/check.hpp"
-#include "sluice/net/address.hpp"
-#include "sluice/net/owned_fd.hpp"
-
 namespace sluice {
 
 namespace {
@@ -31,7 +31,7 @@ constexpr int patience_ms = 1000;
 class DescriptorOutput final : public LogOutput {
   public:
     DescriptorOutput(OwnedFd fd, LogPace pace) : fd_(std::move(fd)), pace_(pace) {
-        struct stat status {};
+        struct stat status{};
         regular_ = ::fstat(fd_.get(), &status) == 0 && S_ISREG(status.st_mode);
     }
 
@@ -107,8 +107,8 @@ class SyslogOutput final : public LogOutput {
         spdlog::memory_buf_t buffer;
         formatter_->format(message, buffer);
         const std::string_view line = line_in(buffer);
-        ::syslog(syslog_priority(message.level), "%.*s", static_cast<int>(std::min<std::size_t>(line.size(), INT_MAX)),
-                 line.data());
+        ::syslog(syslog_priority(message.level), "%.*s",
+                 static_cast<int>(std::min<std::size_t>(line.size(), INT_MAX)), line.data());
     }
     void flush_() override {}
 };
@@ -130,7 +130,8 @@ class JournalOutput final : public LogOutput {
         std::string datagram =
             fmt::format("SYSLOG_IDENTIFIER=sluice\nPRIORITY={}\nMESSAGE\n", syslog_priority(message.level));
         for (unsigned shift = 0; shift < 64; shift += 8)
-            datagram += static_cast<char>(static_cast<unsigned char>(std::uint64_t{line.size()} >> shift & 0xff));
+            datagram +=
+                static_cast<char>(static_cast<unsigned char>(std::uint64_t{line.size()} >> shift & 0xff));
         datagram += line;
         datagram += '\n';
         if (::send(socket_.get(), datagram.data(), datagram.size(), MSG_DONTWAIT | MSG_NOSIGNAL) < 0) lose(1);
@@ -146,9 +147,10 @@ using Opened = std::expected<std::shared_ptr<LogOutput>, std::string>;
 Opened open_standard(int fd, const char* name, LogPace pace) {
     OwnedFd copy(::fcntl(fd, F_DUPFD_CLOEXEC, 3));
     if (!copy.valid())
-        return std::unexpected(fmt::format("cannot log to {}: {} (it was closed by whoever started this; use "
-                                           "\"file:/path\" or \"syslog\")",
-                                           name, strerrordesc_np(errno)));
+        return std::unexpected(
+            fmt::format("cannot log to {}: {} (it was closed by whoever started this; use "
+                        "\"file:/path\" or \"syslog\")",
+                        name, strerrordesc_np(errno)));
     return std::make_shared<DescriptorOutput>(std::move(copy), pace);
 }
 
@@ -169,8 +171,8 @@ Opened open_file(const std::string& path, LogPace pace) {
     OwnedFd fd(::open(path.c_str(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY | O_NONBLOCK, 0640));
     if (!fd.valid()) {
         const int error = errno;
-        return std::unexpected(fmt::format("cannot open the log file \"{}\": {} ({})", path, strerrordesc_np(error),
-                                           advice_for_file(error)));
+        return std::unexpected(fmt::format("cannot open the log file \"{}\": {} ({})", path,
+                                           strerrordesc_np(error), advice_for_file(error)));
     }
     return std::make_shared<DescriptorOutput>(std::move(fd), pace);
 }
@@ -179,9 +181,10 @@ Opened open_journal() {
     OwnedFd socket(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
     const SocketAddress address = SocketAddress::from_unix_path(journal_path);
     if (!socket.valid() || ::connect(socket.get(), address.get(), address.length()) != 0)
-        return std::unexpected(fmt::format("cannot log to the journal: {}: {} (does systemd run here? else use "
-                                           "\"stderr\", \"syslog\" or \"file:/path\")",
-                                           journal_path, strerrordesc_np(errno)));
+        return std::unexpected(
+            fmt::format("cannot log to the journal: {}: {} (does systemd run here? else use "
+                        "\"stderr\", \"syslog\" or \"file:/path\")",
+                        journal_path, strerrordesc_np(errno)));
     return std::make_shared<JournalOutput>(std::move(socket));
 }
 
@@ -195,7 +198,7 @@ Opened open_log_output(const config::Output& output, LogPace pace) {
         case config::Output::Kind::journal: return open_journal();
         case config::Output::Kind::file: return open_file(output.path, pace);
     }
-    SLUICE_CHECK(!"a log output that cannot be opened");
+    check_failed("a log output that cannot be opened");
 }
 
 bool keeps_time_and_level(const config::Output& output) noexcept {

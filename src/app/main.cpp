@@ -1,21 +1,31 @@
+#include "sluice/app/command_line.hpp"
+#include "sluice/app/descriptors.hpp"
+#include "sluice/app/exit_code.hpp"
+
 #include <cstdio>
 #include <exception>
 #include <string>
 #include <variant>
 #include <vector>
 
-#include "sluice/app/command_line.hpp"
-#include "sluice/app/descriptors.hpp"
-#include "sluice/app/exit_code.hpp"
-
 namespace sluice {
 namespace {
 
-int obey(const RunOptions& options) { return run_command(options); }
-int obey(const ForwardOptions& options) { return forward_command(options); }
-int obey(const CheckOptions& options) { return check_command(options); }
-int obey(const DemoOptions& options) { return demo_command(options); }
-int obey(const DoctorOptions& options) { return doctor_command(options); }
+int obey(const RunOptions& options) {
+    return run_command(options);
+}
+int obey(const ForwardOptions& options) {
+    return forward_command(options);
+}
+int obey(const CheckOptions& options) {
+    return check_command(options);
+}
+int obey(const DemoOptions& options) {
+    return demo_command(options);
+}
+int obey(const DoctorOptions& options) {
+    return doctor_command(options);
+}
 
 // Data that did not reach its reader (a full disk) is a failure, too.
 int flushed(int exit_code) {
@@ -38,7 +48,8 @@ int main_with(const std::vector<std::string>& arguments) {
 }  // namespace sluice
 
 int main(int argc, char** argv) {
-    // Nothing of ours throws; a library that does where nobody expected it must still leave its reason behind.
+    // Nothing of ours throws; a library that does where nobody expected it must still leave its reason
+    // behind.
     try {
         return sluice::main_with({argv + 1, argv + argc});
     } catch (const std::exception& error) {

@@ -1,15 +1,15 @@
 #include "sluice/app/record_format.hpp"
 
+#include "sluice/app/log_format.hpp"
+#include "sluice/base/check.hpp"
+
 #include <fmt/format.h>
+#include <nlohmann/json.hpp>
 #include <string.h>
 
 #include <cmath>
 #include <iterator>
-#include <nlohmann/json.hpp>
 #include <string_view>
-
-#include "sluice/app/log_format.hpp"
-#include "sluice/base/check.hpp"
 
 namespace sluice {
 
@@ -21,7 +21,7 @@ const char* event_name(SessionRecord::Event event) {
         case SessionRecord::Event::connect: return "connect";
         case SessionRecord::Event::close: return "close";
     }
-    SLUICE_CHECK(!"an event that has no name");
+    check_failed("an event that has no name");
 }
 
 // A name as one word: the path of a unix socket may hold blanks, and readers split lines at them.
@@ -59,9 +59,9 @@ std::string as_text(const SessionRecord& record) {
     const std::string connect = record.connect < Nanoseconds(0) ? "-" : seconds_text(record.connect);
     auto end = std::back_inserter(line);
     if (record.event == SessionRecord::Event::close) {
-        fmt::format_to(end, " upload={} download={} duration={} connect={} path={} end={} why={}", record.upload_bytes,
-                       record.download_bytes, seconds_text(record.duration), connect, path_taken(record),
-                       to_string(record.end), to_string(record.path_reason));
+        fmt::format_to(end, " upload={} download={} duration={} connect={} path={} end={} why={}",
+                       record.upload_bytes, record.download_bytes, seconds_text(record.duration), connect,
+                       path_taken(record), to_string(record.end), to_string(record.path_reason));
     } else {
         fmt::format_to(end, " event={}", event_name(record.event));
         if (record.connect >= Nanoseconds(0)) fmt::format_to(end, " connect={}", connect);
@@ -106,7 +106,7 @@ std::string format_record(const SessionRecord& record, config::Format format) {
         case config::Format::text: return as_text(record);
         case config::Format::json: return as_json(record);
     }
-    SLUICE_CHECK(!"a format that records cannot be written in");
+    check_failed("a format that records cannot be written in");
 }
 
 const char* path_taken(const SessionRecord& record) noexcept {

@@ -1,13 +1,5 @@
 #include "sluice/app/run_command.hpp"
 
-#include <fmt/format.h>
-
-#include <cstdio>
-#include <cstdlib>
-#include <expected>
-#include <memory>
-#include <utility>
-
 #include "sluice/app/access_log.hpp"
 #include "sluice/app/descriptors.hpp"
 #include "sluice/app/exit_code.hpp"
@@ -17,6 +9,14 @@
 #include "sluice/config/load.hpp"
 #include "sluice/net/pipe.hpp"
 #include "sluice/session/relay.hpp"
+
+#include <fmt/format.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <expected>
+#include <memory>
+#include <utility>
 
 namespace sluice {
 
@@ -28,7 +28,9 @@ constexpr Milliseconds second_signal_latency{50};
 // Killed sessions end in their workers' next turn; a worker that has not stopped by then never will.
 constexpr Milliseconds kill_patience{10'000};
 
-void complain(const std::string& message) { fmt::print(stderr, "sluice: {}\n", message); }
+void complain(const std::string& message) {
+    fmt::print(stderr, "sluice: {}\n", message);
+}
 
 void log_start(spdlog::logger& log, const Relay& relay, const config::Config& config) {
     log.info("sluice " SLUICE_VERSION " starts");
@@ -41,7 +43,8 @@ void log_start(spdlog::logger& log, const Relay& relay, const config::Config& co
     auto address = relay.addresses().begin();
     for (const config::Listener& listener : config.listeners) {
         std::string addresses;
-        for (std::size_t index = 0; index < listener.bind.size() && address != relay.addresses().end(); ++index)
+        for (std::size_t index = 0; index < listener.bind.size() && address != relay.addresses().end();
+             ++index)
             addresses += (addresses.empty() ? "" : ", ") + to_string(*address++);
         log.info("listener {}: {} to pool {}", listener.name, addresses, listener.pool);
     }
@@ -67,8 +70,8 @@ bool stop(Relay& relay, const config::Config& config, const Signals& signals, sp
     if (config.drain_timeout > Milliseconds(0))
         log.info("draining: {}, up to {}", sessions, format_duration(config.drain_timeout));
     else
-        log.info("draining: {}, which end now (drain_timeout is 0)", sessions);
-    relay.drain(Clock::now() + config.drain_timeout);
+        log.info("draining: {}, as long as they need (drain_timeout is 0)", sessions);
+    relay.drain(config.drain_timeout > Milliseconds(0) ? Clock::now() + config.drain_timeout : time_never);
     while (!relay.wait_until_idle(Clock::now() + second_signal_latency)) {
         const auto signal = signals.poll();
         if (signal != SIGTERM && signal != SIGINT) continue;
@@ -80,10 +83,11 @@ bool stop(Relay& relay, const config::Config& config, const Signals& signals, sp
 }
 
 void log_stopped(Log& log, const RelayCounters& counters, std::uint64_t access_lines_lost) {
-    log->info("stopped: sessions={} stale_completions={} spliced_bytes={} copied_bytes={} records_lost={} "
-              "log_lines_lost={}",
-              counters.sessions, counters.stale_completions, counters.spliced_bytes, counters.copied_bytes,
-              counters.records_lost, log.lines_lost() + access_lines_lost);
+    log->info(
+        "stopped: sessions={} stale_completions={} spliced_bytes={} copied_bytes={} records_lost={} "
+        "log_lines_lost={}",
+        counters.sessions, counters.stale_completions, counters.spliced_bytes, counters.copied_bytes,
+        counters.records_lost, log.lines_lost() + access_lines_lost);
 }
 
 struct Logs {
@@ -135,7 +139,8 @@ int relay_until_stopped(config::Config settings, const std::vector<config::Diagn
         if (logs->access) logs->access->stop();  // it reads what dies with the relay
         return failed(log, *config, {started.error()});
     }
-    log->info("ready: {}, {}", counted(config->listeners.size(), "listener"), counted(relay.workers(), "worker"));
+    log->info("ready: {}, {}", counted(config->listeners.size(), "listener"),
+              counted(relay.workers(), "worker"));
 
     wait_for_stop(signals, *log);
     const bool idle = stop(relay, *config, signals, *log);

@@ -1,14 +1,16 @@
 #include "sluice/flow/channel.hpp"
 
+#include "sluice/base/check.hpp"
+
 #include <fcntl.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <cstring>
-
-#include "sluice/base/check.hpp"
+#include <new>
 
 namespace sluice {
 
@@ -26,7 +28,8 @@ Transfer failed(int error) noexcept {
         case ENETDOWN:
         case ENOTCONN:  // a unix peer that is gone
         default:
-            // An errno nobody thought of breaks its own session and no other. It is in that session's log line.
+            // An errno nobody thought of breaks its own session and no other. It is in that session's log
+            // line.
             return {Transfer::Outcome::broken, 0, error};
     }
 }
@@ -75,6 +78,11 @@ Transfer send(int target, std::span<const std::byte> bytes) noexcept {
     return failed(errno);
 }
 
+bool readable_now(int source) noexcept {
+    pollfd polled{.fd = source, .events = POLLIN, .revents = 0};
+    return ::poll(&polled, 1, 0) > 0;
+}
+
 Transfer peek(int source) noexcept {
     std::byte one;
     const ssize_t result = uninterrupted([&] { return ::recv(source, &one, 1, MSG_DONTWAIT | MSG_PEEK); });
@@ -98,15 +106,17 @@ Transfer SpliceChannel::fill(int source, std::size_t bytes_max) noexcept {
 
 Transfer SpliceChannel::drain(int target) noexcept {
     SLUICE_CHECK(!empty());
-    // Exactly what is there: asking for more makes the kernel wait about 200 ms for it before it sends the tail
-    // (it sets MSG_MORE when the pipe held a multiple of 16 buffers). SPLICE_F_MORE never, for the same reason.
+    // Exactly what is there: asking for more makes the kernel wait about 200 ms for it before it sends the
+    // tail (it sets MSG_MORE when the pipe held a multiple of 16 buffers). SPLICE_F_MORE never, for the same
+    // reason.
     const ssize_t result = uninterrupted(
         [&] { return ::splice(pipe_.read_end(), nullptr, target, nullptr, held_, splice_flags); });
     if (result > 0) {
         held_ -= static_cast<std::size_t>(result);
         return {Transfer::Outcome::moved, static_cast<std::size_t>(result)};
     }
-    if (result == 0) return {Transfer::Outcome::blocked};  // the pipe is not empty, so this is the target's doing
+    if (result == 0)
+        return {Transfer::Outcome::blocked};  // the pipe is not empty, so this is the target's doing
     if (errno == EINVAL) return {Transfer::Outcome::unsuitable};
     return failed(errno);
 }
@@ -115,7 +125,7 @@ BlockPool::BlockPool() {
     for (auto& blocks : idle_) blocks.reserve(idle_max_of_a_size);
 }
 
-BlockPool::Block BlockPool::take(std::size_t bytes) {
+BlockPool::Block BlockPool::take(std::size_t bytes) noexcept {
     std::size_t index = 0;
     while (sizes[index] < bytes) {
         ++index;
@@ -126,7 +136,8 @@ BlockPool::Block BlockPool::take(std::size_t bytes) {
         block = std::move(idle_[index].back());
         idle_[index].pop_back();
     } else {
-        block.memory = std::make_unique_for_overwrite<std::byte[]>(sizes[index]);
+        block.memory.reset(new (std::nothrow) std::byte[sizes[index]]);
+        if (block.memory == nullptr) return block;
         block.size = static_cast<std::uint32_t>(sizes[index]);
     }
     taken_ += block.size;
@@ -166,14 +177,16 @@ Transfer CopyChannel::drain(int target) noexcept {
     return transfer;
 }
 
-void CopyChannel::settle(BlockPool& blocks) {
-    if (empty()) return clear(blocks);
-    if (block_.memory != nullptr) return;  // settled in an earlier turn
+bool CopyChannel::settle(BlockPool& blocks) noexcept {
+    if (empty()) clear(blocks);
+    if (empty() || block_.memory != nullptr) return true;  // nothing to keep, or kept in an earlier turn
     block_ = blocks.take(held());
+    if (block_.memory == nullptr) return false;
     std::memcpy(block_.memory.get(), bytes_ + begin_, held());
     end_ = static_cast<std::uint32_t>(held());
     begin_ = 0;
     bytes_ = block_.memory.get();
+    return true;
 }
 
 void CopyChannel::clear(BlockPool& blocks) noexcept {

@@ -1,5 +1,7 @@
 #include "sluice/net/address.hpp"
 
+#include "sluice/base/check.hpp"
+
 #include <arpa/inet.h>
 #include <fmt/format.h>
 #include <net/if.h>
@@ -8,8 +10,6 @@
 #include <algorithm>
 #include <cstring>
 #include <memory>
-
-#include "sluice/base/check.hpp"
 
 namespace sluice {
 
@@ -73,7 +73,8 @@ std::string unix_to_string(const SocketAddress& address) {
     const auto* local = reinterpret_cast<const sockaddr_un*>(address.get());
     if (address.length() <= offsetof(sockaddr_un, sun_path)) return "unix";
     const std::size_t length = address.length() - offsetof(sockaddr_un, sun_path);
-    if (local->sun_path[0] == '\0') return fmt::format("unix:@{}", std::string_view(local->sun_path + 1, length - 1));
+    if (local->sun_path[0] == '\0')
+        return fmt::format("unix:@{}", std::string_view(local->sun_path + 1, length - 1));
     return fmt::format("unix:{}", std::string_view(local->sun_path, ::strnlen(local->sun_path, length)));
 }
 
@@ -94,7 +95,8 @@ std::string to_string(const SocketAddress& address) {
                 return fmt::format("{}:{}", text, address.port());
             }
             ::inet_ntop(AF_INET6, &v6->sin6_addr, text, sizeof(text));
-            if (v6->sin6_scope_id != 0) return fmt::format("[{}%{}]:{}", text, v6->sin6_scope_id, address.port());
+            if (v6->sin6_scope_id != 0)
+                return fmt::format("[{}%{}]:{}", text, v6->sin6_scope_id, address.port());
             return fmt::format("[{}]:{}", text, address.port());
         }
         case AF_UNIX: return unix_to_string(address);

@@ -27,7 +27,8 @@ void collect_tcp_inodes(const char* table, std::uint16_t port, std::set<std::str
     while (std::getline(file, line)) {
         std::istringstream words(line);
         std::string index, local, remote, state, queues, timer, retransmits, uid, timeout, inode;
-        words >> index >> local >> remote >> state >> queues >> timer >> retransmits >> uid >> timeout >> inode;
+        words >> index >> local >> remote >> state >> queues >> timer >> retransmits >> uid >> timeout >>
+            inode;
         const auto colon = local.rfind(':');
         if (state != "0A" || colon == std::string::npos) continue;
         unsigned number = 0;

@@ -1,14 +1,14 @@
 #include "sluice/net/pipe.hpp"
 
+#include "sluice/base/check.hpp"
+#include "sluice/net/capability.hpp"
+
 #include <fcntl.h>
 #include <linux/capability.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <fstream>
 #include <utility>
-
-#include "sluice/base/check.hpp"
 
 namespace sluice {
 
@@ -32,13 +32,6 @@ bool in_first_user_namespace() {
     std::ifstream map("/proc/self/uid_map");
     std::uint64_t inside = 1, outside = 1, count = 0;
     return map >> inside >> outside >> count && inside == 0 && outside == 0 && count == 0xffffffffU;
-}
-
-bool has_capability(unsigned capability) {
-    __user_cap_header_struct header{.version = _LINUX_CAPABILITY_VERSION_3, .pid = 0};
-    __user_cap_data_struct data[2] = {};
-    if (::syscall(SYS_capget, &header, data) != 0) return false;
-    return (data[capability / 32].effective >> (capability % 32) & 1U) != 0;
 }
 
 }  // namespace

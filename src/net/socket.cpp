@@ -19,11 +19,10 @@ bool set(int fd, int level, int name, int value) noexcept {
 
 // The name of the option that was refused, or null when all were taken.
 const char* apply(int fd, int family, const SocketOptions& options) noexcept {
-    if (options.receive_buffer > 0 && !set(fd, SOL_SOCKET, SO_RCVBUF, options.receive_buffer)) return "SO_RCVBUF";
+    if (options.receive_buffer > 0 && !set(fd, SOL_SOCKET, SO_RCVBUF, options.receive_buffer))
+        return "SO_RCVBUF";
     if (options.send_buffer > 0 && !set(fd, SOL_SOCKET, SO_SNDBUF, options.send_buffer)) return "SO_SNDBUF";
-    // An urgent byte stays where it stands in the stream; by default the kernel would take it out and, nobody
-    // asking for it, lose it.
-    if (!set(fd, SOL_SOCKET, SO_OOBINLINE, 1)) return "SO_OOBINLINE";
+    if (!keep_urgent_bytes_in_place(fd)) return "SO_OOBINLINE";
     if (family == AF_UNIX) return nullptr;
     // Every receive tells how much is left: see Transfer::emptied.
     if (!set(fd, IPPROTO_TCP, TCP_INQ, 1)) return "TCP_INQ";
@@ -52,6 +51,10 @@ std::expected<OwnedFd, SystemError> open_stream_socket(const SocketAddress& addr
     if (const char* refused = apply(fd.get(), address.family(), options))
         return std::unexpected(SystemError{refused, errno});
     return fd;
+}
+
+bool keep_urgent_bytes_in_place(int fd) noexcept {
+    return set(fd, SOL_SOCKET, SO_OOBINLINE, 1);
 }
 
 Dial dial(int fd, const SocketAddress& address) noexcept {
@@ -102,15 +105,19 @@ void reset_on_close(int fd) noexcept {
 }
 
 std::expected<OwnedFd, SystemError> open_listening_socket(const SocketAddress& address,
-                                                          const SocketOptions& options, int backlog) noexcept {
+                                                          const SocketOptions& options,
+                                                          int backlog) noexcept {
     auto fd = open_stream_socket(address, options);
     if (!fd) return fd;
     const int number = fd->get();
     if (address.family() != AF_UNIX) {
         // REUSEADDR: a restart need not wait for the old connections' TIME_WAIT.
-        if (!set(number, SOL_SOCKET, SO_REUSEADDR, 1)) return std::unexpected(SystemError{"SO_REUSEADDR", errno});
-        if (!set(number, SOL_SOCKET, SO_REUSEPORT, 1)) return std::unexpected(SystemError{"SO_REUSEPORT", errno});
-        if (options.fastopen) set(number, IPPROTO_TCP, TCP_FASTOPEN, backlog);  // a wish: the system may not do it
+        if (!set(number, SOL_SOCKET, SO_REUSEADDR, 1))
+            return std::unexpected(SystemError{"SO_REUSEADDR", errno});
+        if (!set(number, SOL_SOCKET, SO_REUSEPORT, 1))
+            return std::unexpected(SystemError{"SO_REUSEPORT", errno});
+        if (options.fastopen)
+            set(number, IPPROTO_TCP, TCP_FASTOPEN, backlog);  // a wish: the system may not do it
     }
     if (address.family() == AF_INET6) {
         // Said by us and not by net.ipv6.bindv6only: "[::]" takes both families, any other address its own.
@@ -119,7 +126,8 @@ std::expected<OwnedFd, SystemError> open_listening_socket(const SocketAddress& a
         if (!set(number, IPPROTO_IPV6, IPV6_V6ONLY, every_interface ? 0 : 1))
             return std::unexpected(SystemError{"IPV6_V6ONLY", errno});
     }
-    if (::bind(number, address.get(), address.length()) != 0) return std::unexpected(SystemError{"bind", errno});
+    if (::bind(number, address.get(), address.length()) != 0)
+        return std::unexpected(SystemError{"bind", errno});
     if (::listen(number, backlog) != 0) return std::unexpected(SystemError{"listen", errno});
     return fd;
 }
@@ -128,9 +136,11 @@ int probe_listening_address(const SocketAddress& address) noexcept {
     OwnedFd fd(::socket(address.family(), SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
     if (!fd.valid()) return errno;
     if (address.family() == AF_UNIX) {
-        // EAGAIN: a full queue, so somebody is there.
-        if (::connect(fd.get(), address.get(), address.length()) == 0 || errno == EAGAIN) return EADDRINUSE;
-        return 0;
+        if (::connect(fd.get(), address.get(), address.length()) == 0) return EADDRINUSE;
+        // Refused: a path that its owner left behind. Nothing else proves that nobody is there: EAGAIN is a
+        // full queue, EPROTOTYPE somebody's datagram socket, EACCES a socket that we may not even try.
+        if (errno == ECONNREFUSED || errno == ENOENT) return 0;
+        return errno == EAGAIN || errno == EPROTOTYPE ? EADDRINUSE : errno;
     }
     // Without SO_REUSEPORT, so that another relay's shared listener is noticed instead of joined: half of the
     // clients would go to each.

@@ -1,3 +1,6 @@
+#include "sluice/net/owned_fd.hpp"
+#include "sluice/reactor/reactor.hpp"
+
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/epoll.h>
@@ -10,9 +13,6 @@
 #include <cstring>
 #include <vector>
 
-#include "sluice/net/owned_fd.hpp"
-#include "sluice/reactor/reactor.hpp"
-
 namespace sluice {
 
 namespace {
@@ -22,7 +22,10 @@ constexpr std::uint32_t watched_events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLL
 
 class EpollReactor final : public Reactor {
   public:
-    explicit EpollReactor(OwnedFd epoll) noexcept : epoll_(std::move(epoll)) {}
+    EpollReactor(OwnedFd epoll, std::uint32_t sockets_max) : epoll_(std::move(epoll)) {
+        // Room for every question to end in one turn: from here on nothing allocates, so nothing can fail to.
+        last_answers_.reserve(std::size_t{sockets_max} + 1024);
+    }
 
     void accept(int listening_fd, Token token) override {
         listeners_.push_back({listening_fd, token, false});
@@ -44,7 +47,8 @@ class EpollReactor final : public Reactor {
         std::size_t count = 0;
         // Clients left over from last time must not wait for a socket's event.
         const bool hurry = !last_answers_.empty() || std::ranges::any_of(listeners_, &Listener::ready);
-        const std::size_t room = std::min(answers.size() - std::min(answers.size(), last_answers_.size()), events_.size());
+        const std::size_t room =
+            std::min(answers.size() - std::min(answers.size(), last_answers_.size()), events_.size());
         const int ready = room == 0 ? 0 : wait_for_events(room, hurry ? Time::min() : deadline);
         for (int index = 0; index < ready; ++index) {
             const epoll_event& event = events_[static_cast<std::size_t>(index)];
@@ -135,7 +139,8 @@ class EpollReactor final : public Reactor {
         return count;
     }
 
-    // Errors of the one connection that was about to be accepted, which is gone (accept(2), "Error handling").
+    // Errors of the one connection that was about to be accepted, which is gone (accept(2), "Error
+    // handling").
     static bool is_passing(int error) noexcept {
         return error == ECONNABORTED || error == EINTR || error == EPROTO || error == ENETDOWN ||
                error == ENETUNREACH || error == EHOSTUNREACH || error == EHOSTDOWN || error == ENOPROTOOPT;
@@ -149,11 +154,12 @@ class EpollReactor final : public Reactor {
 
 }  // namespace
 
-std::expected<std::unique_ptr<Reactor>, std::string> open_epoll_reactor() {
+std::expected<std::unique_ptr<Reactor>, std::string> open_epoll_reactor(std::uint32_t sockets_max) {
     OwnedFd epoll(::epoll_create1(EPOLL_CLOEXEC));
     if (!epoll.valid())
-        return std::unexpected(fmt::format("epoll_create1: {} (raise the limit of open files)", std::strerror(errno)));
-    return std::make_unique<EpollReactor>(std::move(epoll));
+        return std::unexpected(
+            fmt::format("epoll_create1: {} (raise the limit of open files)", std::strerror(errno)));
+    return std::make_unique<EpollReactor>(std::move(epoll), sockets_max);
 }
 
 }  // namespace sluice

@@ -1,3 +1,6 @@
+#include "sluice/net/owned_fd.hpp"
+#include "sluice/reactor/reactor.hpp"
+
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <liburing.h>
@@ -11,9 +14,6 @@
 #include <bit>
 #include <cerrno>
 #include <cstring>
-
-#include "sluice/net/owned_fd.hpp"
-#include "sluice/reactor/reactor.hpp"
 
 namespace sluice {
 
@@ -68,7 +68,8 @@ class UringReactor final : public Reactor {
         io_uring_sqe* entry = next_entry();
         ::io_uring_prep_cancel64(entry, token.raw(), 0);
         entry->user_data = nobody;
-        // Only failures would be told (ENOENT: the target's last answer is on its way), and those say nothing.
+        // Only failures would be told (ENOENT: the target's last answer is on its way), and those say
+        // nothing.
         entry->flags |= IOSQE_CQE_SKIP_SUCCESS;
     }
 
@@ -83,7 +84,8 @@ class UringReactor final : public Reactor {
             for (unsigned index = 0; index < found; ++index) {
                 const io_uring_cqe& entry = *batch[index];
                 if (entry.user_data == nobody) continue;
-                answers[count++] = {Token(entry.user_data), entry.res, (entry.flags & IORING_CQE_F_MORE) != 0};
+                answers[count++] = {Token(entry.user_data), entry.res,
+                                    (entry.flags & IORING_CQE_F_MORE) != 0};
             }
             ::io_uring_cq_advance(&ring_, found);
         }
@@ -96,7 +98,8 @@ class UringReactor final : public Reactor {
     io_uring_sqe* next_entry() noexcept {
         io_uring_sqe* entry = ::io_uring_get_sqe(&ring_);
         while (entry == nullptr) {
-            // Full: the kernel takes them all now (SUBMIT_ALL), or says EBUSY/EAGAIN and takes them next time.
+            // Full: the kernel takes them all now (SUBMIT_ALL), or says EBUSY/EAGAIN and takes them next
+            // time.
             ::io_uring_submit(&ring_);
             entry = ::io_uring_get_sqe(&ring_);
         }
@@ -129,7 +132,8 @@ std::string explain(int error) {
     switch (error) {
         case ENOSYS: return "io_uring_setup: not implemented by this kernel (or gVisor, or an old kernel)";
         case EPERM:
-            return "io_uring_setup: not permitted (a seccomp filter such as Docker's or Kubernetes' default, or "
+            return "io_uring_setup: not permitted (a seccomp filter such as Docker's or Kubernetes' default, "
+                   "or "
                    "sysctl kernel.io_uring_disabled)";
         case EINVAL: return "io_uring_setup: this kernel is older than 6.1 (no DEFER_TASKRUN)";
         case ENOMEM: return "io_uring_setup: not enough memory may be locked (ulimit -l)";
@@ -166,7 +170,8 @@ std::expected<void, std::string> probe_uring() {
         for (const Completion& answer : std::span(answers).first(count)) {
             if (answer.result < 0 && !watched)
                 return std::unexpected(fmt::format("io_uring poll: {}", std::strerror(-answer.result)));
-            if (!answer.more && !watched) return std::unexpected("io_uring: this kernel has no multishot poll");
+            if (!answer.more && !watched)
+                return std::unexpected("io_uring: this kernel has no multishot poll");
             if (answer.more && !watched) (*reactor)->cancel(ready.get(), token);
             watched = true;
             cancelled = !answer.more;

@@ -23,7 +23,7 @@ const char* to_string(End end) noexcept {
         case End::drained: return "drained";
         case End::killed: return "killed";
     }
-    SLUICE_CHECK(!"an End that has no name");
+    check_failed("an End that has no name");
 }
 
 }  // namespace sluice

@@ -1,5 +1,7 @@
 #include "sluice/session/listener.hpp"
 
+#include "sluice/net/holder.hpp"
+
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/stat.h>
@@ -12,8 +14,6 @@
 #include <fstream>
 #include <optional>
 #include <utility>
-
-#include "sluice/net/holder.hpp"
 
 namespace sluice {
 
@@ -52,21 +52,26 @@ std::string explain(const SocketAddress& address, const SystemError& error) {
         case EACCES:
         case EPERM:
             if (local)
-                return fmt::format("{}: no permission to make a socket there; the folder must be writable for uid {}",
-                                   where, ::geteuid());
+                return fmt::format(
+                    "{}: no permission to make a socket there; the folder must be writable for uid {}", where,
+                    ::geteuid());
             return fmt::format(
-                "{}: ports below {} need the capability CAP_NET_BIND_SERVICE, which uid {} lacks; grant it (`setcap "
+                "{}: ports below {} need the capability CAP_NET_BIND_SERVICE, which uid {} lacks; grant it "
+                "(`setcap "
                 "cap_net_bind_service+ep`, AmbientCapabilities= in systemd), lower "
                 "net.ipv4.ip_unprivileged_port_start, or choose a higher port",
                 where, first_unprivileged_port(), ::geteuid());
         case EADDRNOTAVAIL:
-            return fmt::format("{}: no interface of this machine has this address (`ip address` lists them)", where);
-        case EAFNOSUPPORT: return fmt::format("{}: this machine has no such address family (IPv6 is off?)", where);
+            return fmt::format("{}: no interface of this machine has this address (`ip address` lists them)",
+                               where);
+        case EAFNOSUPPORT:
+            return fmt::format("{}: this machine has no such address family (IPv6 is off?)", where);
         case ENOENT:
         case ENOTDIR: return fmt::format("{}: the folder does not exist; make it first", where);
         case EMFILE:
         case ENFILE:
-            return fmt::format("{}: no file descriptor left; raise the limit of open files (ulimit -n)", where);
+            return fmt::format("{}: no file descriptor left; raise the limit of open files (ulimit -n)",
+                               where);
         default: return fmt::format("{}: {}: {}", where, error.call, std::strerror(error.number));
     }
 }
@@ -76,13 +81,13 @@ std::expected<void, std::string> clear_path(const std::string& path, const Socke
     struct stat found{};
     if (::lstat(path.c_str(), &found) != 0) return {};  // bind will say what is wrong, if anything is
     if (!S_ISSOCK(found.st_mode))
-        return std::unexpected(
-            fmt::format("unix:{}: there is a file that is no socket; move it away or choose another path", path));
+        return std::unexpected(fmt::format(
+            "unix:{}: there is a file that is no socket; move it away or choose another path", path));
     if (const int error = probe_listening_address(address); error != 0)
         return std::unexpected(explain(address, {"connect", error}));
     if (::unlink(path.c_str()) != 0)
-        return std::unexpected(fmt::format("unix:{}: a stale socket that cannot be removed: {}", path,
-                                           std::strerror(errno)));
+        return std::unexpected(
+            fmt::format("unix:{}: a stale socket that cannot be removed: {}", path, std::strerror(errno)));
     return {};
 }
 
@@ -106,13 +111,15 @@ SocketOptions socket_options(const config::Tcp& tcp) noexcept {
 std::expected<BoundAddress, std::string> BoundAddress::open(const Endpoint& endpoint, const config::Tcp& tcp,
                                                             std::uint32_t workers) {
     const auto wanted = address_of(endpoint);
-    if (!wanted) return std::unexpected(fmt::format("{}: not an address of this machine", to_string(endpoint)));
+    if (!wanted)
+        return std::unexpected(fmt::format("{}: not an address of this machine", to_string(endpoint)));
     BoundAddress bound;
     bound.address_ = *wanted;
     const bool local = wanted->family() == AF_UNIX;
     const bool has_path = local && !endpoint.is_abstract();
     if (has_path) {
-        if (auto cleared = clear_path(endpoint.path, *wanted); !cleared) return std::unexpected(cleared.error());
+        if (auto cleared = clear_path(endpoint.path, *wanted); !cleared)
+            return std::unexpected(cleared.error());
     } else if (const int error = probe_listening_address(*wanted); error != 0) {
         return std::unexpected(explain(*wanted, {"bind", error}));
     }

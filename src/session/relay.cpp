@@ -1,9 +1,15 @@
 #include "sluice/session/relay.hpp"
 
+#include "sluice/net/pipe.hpp"
+#include "sluice/reactor/reactor.hpp"
+#include "sluice/session/listener.hpp"
+#include "sluice/session/worker.hpp"
+#include "sluice/upstream/resolver.hpp"
+
 #include <fmt/format.h>
 #include <sched.h>
-#include <sys/resource.h>
 #include <spdlog/spdlog.h>
+#include <sys/resource.h>
 
 #include <algorithm>
 #include <condition_variable>
@@ -13,17 +19,12 @@
 #include <system_error>
 #include <thread>
 
-#include "sluice/net/pipe.hpp"
-#include "sluice/reactor/reactor.hpp"
-#include "sluice/session/listener.hpp"
-#include "sluice/session/worker.hpp"
-#include "sluice/upstream/resolver.hpp"
-
 namespace sluice {
 
 namespace {
 
-// Records that wait for the access log, of each worker: about 2 MiB, and a second of the fastest churn seen here.
+// Records that wait for the access log, of each worker: about 2 MiB, and a second of the fastest churn seen
+// here.
 constexpr std::size_t records_max_of_a_worker = 16384;
 
 std::vector<int> allowed_cpus() {
@@ -43,8 +44,8 @@ std::uint64_t descriptors_open() {
     return static_cast<std::uint64_t>(std::distance(begin(entries), end(entries)));
 }
 
-// As many as the descriptors allow: two for each, after what is open, what the workers need, a share for leased
-// pipes and a reserve, so that a full relay can still open a log or answer its operator.
+// As many as the descriptors allow: two for each, after what is open, what the workers need, a share for
+// leased pipes and a reserve, so that a full relay can still open a log or answer its operator.
 std::uint32_t sessions_by_descriptors(std::size_t workers) {
     rlimit limit{};
     if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) limit.rlim_cur = 1024;
@@ -123,7 +124,8 @@ class RunningRelay final : public Relay {
 
 std::vector<std::string> RunningRelay::prepare() {
     const std::vector<int> cpus = allowed_cpus();
-    const auto worker_count = config_->workers > 0 ? config_->workers : static_cast<std::uint32_t>(cpus.size());
+    const auto worker_count =
+        config_->workers > 0 ? config_->workers : static_cast<std::uint32_t>(cpus.size());
     auto engine = choose_engine(config_->engine);
     if (!engine) return {engine.error()};
     engine_ = std::move(*engine);
@@ -132,11 +134,13 @@ std::vector<std::string> RunningRelay::prepare() {
     if (auto errors = bind_all(worker_count); !errors.empty()) return errors;
 
     const std::uint32_t possible = std::min(sessions_by_descriptors(worker_count), Token::slots_max - 1);
-    sessions_max_ = config_->sessions_max > 0 ? std::min(config_->sessions_max, Token::slots_max - 1) : possible;
+    sessions_max_ =
+        config_->sessions_max > 0 ? std::min(config_->sessions_max, Token::slots_max - 1) : possible;
     if (sessions_max_ > possible)
-        spdlog::warn("sessions_max is {}, but the limit of open files suffices for about {}; raise it (ulimit -n, "
-                     "LimitNOFILE=)",
-                     sessions_max_, possible);
+        spdlog::warn(
+            "sessions_max is {}, but the limit of open files suffices for about {}; raise it (ulimit -n, "
+            "LimitNOFILE=)",
+            sessions_max_, possible);
     records_ = std::make_unique<Records>(worker_count, records_max_of_a_worker);
     if (auto opened = open_workers(cpus, worker_count); !opened) return {opened.error()};
     return {};
@@ -166,11 +170,12 @@ std::expected<void, std::string> RunningRelay::open_workers(const std::vector<in
     for (std::uint32_t index = 0; index < worker_count; ++index) {
         Worker::Plan plan;
         plan.index = index;
-        // Bound to CPUs only where there is exactly one worker for each: a smaller number is meant to move about.
+        // Bound to CPUs only where there is exactly one worker for each: a smaller number is meant to move
+        // about.
         plan.cpu = worker_count == cpus.size() ? cpus[index] : -1;
         plan.config = config_.get();
         plan.open_reactor = [uring = engine_.uring, sockets = sessions_max_ * 2] {
-            return uring ? open_uring_reactor(sockets) : open_epoll_reactor();
+            return uring ? open_uring_reactor(sockets) : open_epoll_reactor(sockets);
         };
         for (Bound& bound : bound_) {
             const config::Listener& listener = config_->listeners[bound.listener];
@@ -201,13 +206,23 @@ std::expected<void, std::string> RunningRelay::start() {
         const std::lock_guard lock(finished_mutex_);
         running_ = workers_.size();
     }
+    std::string failure;
     for (auto& worker : workers_) {
         std::promise<std::expected<void, std::string>> started;
-        answers.push_back(started.get_future());
-        threads_.emplace_back(
-            [this, &worker = *worker, promise = std::move(started)]() mutable { run_worker(worker, std::move(promise)); });
+        auto answer = started.get_future();
+        try {
+            threads_.emplace_back([this, &worker = *worker, promise = std::move(started)]() mutable {
+                run_worker(worker, std::move(promise));
+            });
+        } catch (const std::system_error& error) {
+            failure = fmt::format("no thread for worker {}: {} (a limit of pids or of processes?)",
+                                  threads_.size(), error.what());
+            const std::lock_guard lock(finished_mutex_);
+            running_ -= workers_.size() - threads_.size();
+            break;
+        }
+        answers.push_back(std::move(answer));
     }
-    std::string failure;
     for (auto& answer : answers)
         if (const auto started = answer.get(); !started) failure = started.error();
     if (!failure.empty()) return std::unexpected(failure);
@@ -237,12 +252,12 @@ std::expected<void, std::string> RunningRelay::start_resolver() {
         }
     }
     if (names.empty()) return {};
-    auto resolver = Resolver::start(config_->dns, std::move(names),
-                                    [this, places = std::move(places)](std::size_t name, const AddressList& addresses) {
-                                        for (auto& worker : workers_)
-                                            worker->post(Worker::LearnAddresses{places[name].pool,
-                                                                                places[name].backend, addresses});
-                                    });
+    auto resolver = Resolver::start(
+        config_->dns, std::move(names),
+        [this, places = std::move(places)](std::size_t name, const AddressList& addresses) {
+            for (auto& worker : workers_)
+                worker->post(Worker::LearnAddresses{places[name].pool, places[name].backend, addresses});
+        });
     if (!resolver) return std::unexpected(resolver.error());
     resolver_ = std::move(*resolver);
     return {};

@@ -1,12 +1,12 @@
 #include "sluice/session/session.hpp"
 
+#include "sluice/base/check.hpp"
+
 #include <poll.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <utility>
-
-#include "sluice/base/check.hpp"
 
 namespace sluice {
 
@@ -59,8 +59,12 @@ Session::Session(SlotName name, OwnedFd client, const SessionKind& kind, Seat se
     const SocketAddress peer = peer_of(client.get());
     peer_ = PeerAddress(peer);
     client_.fd = std::move(client);
-    // One that has gone already has no address; then only its end is left to read, for which copying will do.
-    client_.stream_of_tcp = peer.family() == AF_INET || peer.family() == AF_INET6;
+    // One that has gone already has no peer any more, but still an end of its own.
+    const int family =
+        peer.family() != AF_UNSPEC ? peer.family() : local_address_of(client_.fd.get()).family();
+    client_.stream_of_tcp = family != AF_UNIX;
+    // TCP sockets have it from their listener; unix sockets do not inherit it.
+    if (!client_.stream_of_tcp) keep_urgent_bytes_in_place(client_.fd.get());
 }
 
 void Session::start(Services& services) noexcept {
@@ -87,7 +91,7 @@ void Session::answer(Question question, const Completion& completion, Services& 
     }
     if (completion.result < 0) {
         error_ = -completion.result;  // the reactor could not watch: no memory, or fs.epoll.max_user_watches
-        return close(End::exhausted, Farewell::reset, Farewell::reset, services);
+        return close(End::exhausted, services);
     }
     Socket& socket = of_client ? client_ : upstream_;
     note_events(socket, completion.result);
@@ -106,8 +110,7 @@ void Session::run(Services& services) noexcept {
 
 void Session::patience_over(Services& services) noexcept {
     switch (state_) {
-        case SessionState::awaiting_address:
-            return close(End::no_backend, Farewell::reset, Farewell::reset, services);
+        case SessionState::awaiting_address: return close(End::no_backend, services);
         case SessionState::dialing: return abort_dial(End::connect_timeout, ETIMEDOUT, services);
         case SessionState::redialing: {
             // A busy unix socket: once more, until the dial has had its time.
@@ -117,7 +120,9 @@ void Session::patience_over(Services& services) noexcept {
             return;
         }
         case SessionState::relaying:
-            return end(half_closed_ ? End::half_closed_timeout : End::idle_timeout, services);
+            return close(
+                half_closed_ && !kind_->idle_when_half_closed ? End::half_closed_timeout : End::idle_timeout,
+                services);
         case SessionState::flushing: return flush(services);
         case SessionState::closing: return;
     }
@@ -130,7 +135,7 @@ void Session::address_news(Services& services) noexcept {
 
 void Session::end(End reason, Services& services) noexcept {
     if (state_ == SessionState::closing) return;
-    close(reason, Farewell::reset, Farewell::reset, services);
+    close(reason, services);
 }
 
 // --- dialling ---
@@ -141,11 +146,12 @@ void Session::dial_next(Services& services) noexcept {
     while (true) {
         const Pool::Choice choice = kind_->pool->choose(attempt_);
         switch (choice.next) {
-            case Pool::Next::none: return close(end_, Farewell::reset, Farewell::reset, services);
+            case Pool::Next::none: return close(end_, services);
             case Pool::Next::pending:
                 state_ = SessionState::awaiting_address;
                 // Asked again at every news, but with one patience for the whole wait.
-                if (!DeadlineNode<PatienceTag>::linked()) services.patience.start(*this, kind_->connect, services.now);
+                if (!DeadlineNode<PatienceTag>::linked())
+                    services.patience.start(*this, kind_->connect, services.now);
                 services.awaiting.push_back(*this);
                 return;
             case Pool::Next::address: break;
@@ -161,7 +167,7 @@ Session::Dialled Session::dial_target(const SocketAddress& target, Services& ser
         error_ = fd.error().number;
         end_ = End::connect_failed;
         if (!no_descriptor_or_memory(error_)) return Dialled::failed;
-        close(End::exhausted, Farewell::reset, Farewell::reset, services);
+        close(End::exhausted, services);
         return Dialled::ended;
     }
     upstream_.fd = std::move(*fd);
@@ -191,7 +197,7 @@ Session::Dialled Session::dial_upstream(const SocketAddress& target, Services& s
             error_ = dialled.error;
             return Dialled::failed;
     }
-    SLUICE_CHECK(!"a Dial::State nobody handles");
+    check_failed("a Dial::State nobody handles");
 }
 
 // This dial is over without success: on to the next, as soon as nothing names the socket any more.
@@ -232,8 +238,7 @@ void Session::client_changed(Services& services) noexcept {
             // A FIN may wait in the socket like any byte: half-closing early is normal life. A reset may not.
             if (client_.error == 0) return;
             error_ = client_.error;
-            return close(unanswered(error_) ? End::client_lost : End::client_reset, Farewell::close, Farewell::reset,
-                         services);
+            return close(unanswered(error_) ? End::client_lost : End::client_reset, services);
         case SessionState::relaying: return relay(services);
         case SessionState::flushing: return flush(services);
         case SessionState::closing: return;
@@ -243,8 +248,8 @@ void Session::client_changed(Services& services) noexcept {
 void Session::upstream_changed(Services& services) noexcept {
     switch (state_) {
         case SessionState::dialing:
-            // A refused handshake says ECONNREFUSED or worse. ECONNRESET and EPIPE speak of a connection that was
-            // there, perhaps with bytes in it: that is the relay's business, not the dial's.
+            // A refused handshake says ECONNREFUSED or worse. ECONNRESET and EPIPE speak of a connection that
+            // was there, perhaps with bytes in it: that is the relay's business, not the dial's.
             if (upstream_.error != 0 && upstream_.error != ECONNRESET && upstream_.error != EPIPE)
                 return abort_dial(upstream_.error == ETIMEDOUT ? End::connect_timeout : End::connect_failed,
                                   upstream_.error, services);
@@ -254,7 +259,7 @@ void Session::upstream_changed(Services& services) noexcept {
         case SessionState::flushing: return flush(services);
         case SessionState::awaiting_address:
         case SessionState::redialing:
-        case SessionState::closing: SLUICE_CHECK(!"an answer about an upstream that is not there");
+        case SessionState::closing: check_failed("an answer about an upstream that is not there");
     }
 }
 
@@ -268,14 +273,16 @@ void Session::relay(Services& services) noexcept {
     note_half_close(services);
 
     if (client_.error != 0 || upstream_.error != 0) return break_off(services);
-    if (upload_.done() && download_.done()) return close(end_, Farewell::close, Farewell::close, services);
+    if (upload_.done() && download_.done()) return close(end_, services);
 
     if (upload_.bytes() + download_.bytes() != bytes_before) services.patience.touch(*this, services.now);
-    if ((uploaded == Flow::Progress::spent || downloaded == Flow::Progress::spent) && !ListNode<RunTag>::linked())
+    if ((uploaded == Flow::Progress::spent || downloaded == Flow::Progress::spent) &&
+        !ListNode<RunTag>::linked())
         services.run_queue.push_back(*this);
 }
 
-// The first flow that finishes makes the session half-closed; whose FIN it was, is how an orderly end is named.
+// The first flow that finishes makes the session half-closed; whose FIN it was, is how an orderly end is
+// named.
 void Session::note_half_close(Services& services) noexcept {
     if (half_closed_) return;
     const bool by_client = upload_.state() == FlowState::finished;
@@ -301,11 +308,11 @@ void Session::break_off(Services& services) noexcept {
     flush(services);
 }
 
-// Delivers the rest, waits (bounded) until the target's kernel has it, and only then passes the reset on: a reset
-// throws away what is still queued.
+// Delivers the rest, waits (bounded) until the target's kernel has it, and only then passes the reset on: a
+// reset throws away what is still queued.
 void Session::flush(Services& services) noexcept {
     const bool client_broke = client_.error != 0;
-    if (client_broke && upstream_.error != 0) return close(end_, Farewell::close, Farewell::close, services);
+    if (client_broke && upstream_.error != 0) return close(end_, services);
     Socket& broken = client_broke ? client_ : upstream_;
     Socket& target = client_broke ? upstream_ : client_;
     Flow& rest = client_broke ? upload_ : download_;
@@ -313,21 +320,26 @@ void Session::flush(Services& services) noexcept {
     moot.abandon(services.lane);
 
     const Flow::Progress progress = rest.advance(broken, target, services.lane, turn_bytes);
-    if (target.error != 0) return close(end_, Farewell::close, Farewell::close, services);
-    const bool delivered = rest.done() && (!target.stream_of_tcp || unacknowledged(target.fd.get()) == 0);
-    if (!delivered && services.now < give_up_at_) {
-        if (progress == Flow::Progress::spent && !ListNode<RunTag>::linked()) services.run_queue.push_back(*this);
-        services.patience.start(*this, services.flush_class, services.now);
-        return;
+    if (target.error != 0) return close(end_, services);
+    const std::size_t underway = target.stream_of_tcp ? unacknowledged(target.fd.get()) : 0;
+    if (rest.done() && underway == 0) return close(end_, services);
+
+    // A slow reader gets it all; one that takes nothing for flush_max does not.
+    const std::uint64_t delivered = rest.bytes() - std::min<std::uint64_t>(rest.bytes(), underway);
+    if (delivered > flush_delivered_) {
+        flush_delivered_ = delivered;
+        give_up_at_ = services.now + flush_max;
     }
-    close(end_, client_broke ? Farewell::close : Farewell::reset, client_broke ? Farewell::reset : Farewell::close,
-          services);
+    if (services.now >= give_up_at_) return close(end_, services);
+    if (progress == Flow::Progress::spent && !ListNode<RunTag>::linked()) services.run_queue.push_back(*this);
+    services.patience.start(*this, services.flush_class, services.now);
 }
 
 // --- the end ---
 
-// The one way into `closing`. The descriptors stay until the session is retired: a question may still name them.
-void Session::close(End reason, Farewell client, Farewell upstream, Services& services) noexcept {
+// The one way into `closing`. The descriptors stay until the session is retired: a question may still name
+// them.
+void Session::close(End reason, Services& services) noexcept {
     SLUICE_CHECK(state_ != SessionState::closing);
     state_ = SessionState::closing;
     end_ = reason;
@@ -337,10 +349,15 @@ void Session::close(End reason, Farewell client, Farewell upstream, Services& se
     ListNode<AwaitTag>::unlink();
     upload_.abandon(services.lane);
     download_.abandon(services.lane);
-    if (client == Farewell::reset && client_.stream_of_tcp) reset_on_close(client_.fd.get());
-    if (upstream == Farewell::reset && upstream_.stream_of_tcp) reset_on_close(upstream_.fd.get());
+    // What did not end in good order must not look as if it had. On a connection that is dead already it is
+    // moot.
+    if (!orderly(reason)) {
+        if (client_.stream_of_tcp) reset_on_close(client_.fd.get());
+        if (upstream_.fd.valid() && upstream_.stream_of_tcp) reset_on_close(upstream_.fd.get());
+    }
     if (client_watched_) services.reactor.cancel(client_.fd.get(), Token(Question::watch_client, name_));
-    if (upstream_watched_) services.reactor.cancel(upstream_.fd.get(), Token(Question::watch_upstream, name_));
+    if (upstream_watched_)
+        services.reactor.cancel(upstream_.fd.get(), Token(Question::watch_upstream, name_));
 
     services.counters.ends[static_cast<std::size_t>(reason)].add(1);
     services.counters.spliced_bytes.add(upload_.bytes_spliced() + download_.bytes_spliced());
@@ -369,7 +386,8 @@ void Session::record(SessionRecord::Event event, Services& services) const noexc
     record.time = std::chrono::system_clock::now();
     record.listener = kind_->listener;
     record.pool = &kind_->pool->settings();
-    if (attempt_.backend != Pool::Attempt::none) record.backend = kind_->pool->backend(attempt_.backend).settings;
+    if (attempt_.backend != Pool::Attempt::none)
+        record.backend = kind_->pool->backend(attempt_.backend).settings;
     record.client = peer_;
     record.upload_bytes = upload_.bytes();
     record.download_bytes = download_.bytes();
@@ -381,7 +399,8 @@ void Session::record(SessionRecord::Event event, Services& services) const noexc
 
 PathReason Session::path_reason() const noexcept {
     if (upload_.bytes_spliced() + download_.bytes_spliced() > 0) return PathReason::bulk;
-    if (!client_.stream_of_tcp || (upstream_.fd.valid() && !upstream_.stream_of_tcp)) return PathReason::unix_socket;
+    if (!client_.stream_of_tcp || (upstream_.fd.valid() && !upstream_.stream_of_tcp))
+        return PathReason::unix_socket;
     if (upload_.splice_refused() || download_.splice_refused()) return PathReason::not_spliceable;
     if (upload_.pipe_missed() || download_.pipe_missed()) return PathReason::no_pipe;
     return PathReason::small_reads;

@@ -1,5 +1,7 @@
 #include "sluice/session/worker.hpp"
 
+#include "sluice/base/check.hpp"
+
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <poll.h>
@@ -13,9 +15,8 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <new>
 #include <utility>
-
-#include "sluice/base/check.hpp"
 
 namespace sluice {
 
@@ -46,7 +47,11 @@ void run_on_cpu(int cpu) noexcept {
 std::expected<std::unique_ptr<Worker>, std::string> Worker::open(Plan plan) {
     OwnedFd doorbell(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
     if (!doorbell.valid()) return std::unexpected(fmt::format("eventfd: {}", std::strerror(errno)));
-    return std::unique_ptr<Worker>(new Worker(std::move(plan), std::move(doorbell)));
+    try {
+        return std::unique_ptr<Worker>(new Worker(std::move(plan), std::move(doorbell)));
+    } catch (const std::bad_alloc&) {
+        return std::unexpected("no memory for the table of sessions; lower sessions_max");
+    }
 }
 
 Worker::Worker(Plan plan, OwnedFd doorbell)
@@ -70,33 +75,39 @@ void Worker::run(std::promise<std::expected<void, std::string>> started) {
     if (!reactor) return started.set_value(std::unexpected(reactor.error()));
     reactor_ = std::move(*reactor);
     services_.reset(new Services{.reactor = *reactor_,
-                 .lane = {{scratch_.get(), BlockPool::size_max}, blocks_, pipes_},
-                 .patience = {},
-                 .ages = {},
-                 .run_queue = {},
-                 .awaiting = {},
-                 .counters = counters_,
-                 .records = *plan_.records,
-                 .worker = plan_.index,
-                 .events = plan_.config->access_log.enabled ? plan_.config->access_log.events
-                                                            : config::AccessEvents{false, false, false},
-                 .flush_class = 0,
-                 .now = Clock::now()});
+                                 .lane = {{scratch_.get(), BlockPool::size_max}, blocks_, pipes_},
+                                 .patience = {},
+                                 .ages = {},
+                                 .run_queue = {},
+                                 .awaiting = {},
+                                 .counters = counters_,
+                                 .records = *plan_.records,
+                                 .worker = plan_.index,
+                                 .events = plan_.config->access_log.enabled
+                                               ? plan_.config->access_log.events
+                                               : config::AccessEvents{false, false, false},
+                                 .flush_class = 0,
+                                 .now = Clock::now()});
     services_->flush_class = services_->patience.class_of(flush_interval);
     for (Listening& listening : plan_.listening) {
         const config::Timeouts& timeouts = listening.listener->timeouts;
         Pool& pool = pools_[listening.pool];
-        listeners_.push_back({std::move(listening),
-                              {.listener = listening.listener,
-                               .pool = &pool,
-                               .upstream_options = socket_options(pool.settings().tcp),
-                               .connect = services_->patience.class_of(timeouts.connect),
-                               .idle = services_->patience.class_of(timeouts.idle),
-                               .half_closed = services_->patience.class_of(timeouts.half_closed),
-                               .max_age = services_->ages.class_of(timeouts.max_age)}});
+        const bool idle_is_shorter =
+            timeouts.idle > Milliseconds(0) &&
+            (timeouts.half_closed == Milliseconds(0) || timeouts.idle < timeouts.half_closed);
+        SessionKind kind{.listener = listening.listener,
+                         .pool = &pool,
+                         .upstream_options = socket_options(pool.settings().tcp),
+                         .connect = services_->patience.class_of(timeouts.connect),
+                         .idle = services_->patience.class_of(timeouts.idle),
+                         .half_closed = services_->patience.class_of(idle_is_shorter ? timeouts.idle
+                                                                                     : timeouts.half_closed),
+                         .max_age = services_->ages.class_of(timeouts.max_age),
+                         .idle_when_half_closed = idle_is_shorter};
+        listeners_.push_back({std::move(listening), kind});
     }
     for (std::size_t index = 0; index < listeners_.size(); ++index) arm(index);
-    reactor_->watch(doorbell_.get(), Token(Question::doorbell, the_doorbell));
+    watch_doorbell();
     started.set_value({});
 
     // From here on nothing allocates but control work.
@@ -124,8 +135,11 @@ void Worker::dispatch(const Completion& completion) noexcept {
     switch (token.question()) {
         case Question::accept: return on_accept(token.name().slot, completion);
         case Question::doorbell:
-            if (!completion.more && !finished())
-                reactor_->watch(doorbell_.get(), Token(Question::doorbell, the_doorbell));
+            doorbell_watched_ = completion.more;
+            if (!completion.more && completion.result >= 0) watch_doorbell();
+            // Where it cannot be watched (no memory, fs.epoll.max_user_watches), it is looked at now and
+            // then.
+            if (!doorbell_watched_) resume_at_ = std::min(resume_at_, services_->now + accept_pause);
             return answer_doorbell();
         case Question::watch_client:
         case Question::watch_upstream: break;
@@ -158,7 +172,8 @@ void Worker::on_accept(std::size_t index, const Completion& completion) {
 void Worker::on_accept_failed(Listener& listener, std::size_t index, int error) {
     listener.accepting = Accepting::paused;
     if (draining_) return close_listener(listener);
-    if (error == ECONNABORTED || error == EPROTO || error == EINTR) return arm(index);  // that client has gone
+    if (error == ECONNABORTED || error == EPROTO || error == EINTR)
+        return arm(index);  // that client has gone
     // Everything else may go on failing: asked again at once, it would spin.
     resume_at_ = std::min(resume_at_, services_->now + accept_pause);
     counters_.accept_pauses.add(1);
@@ -171,13 +186,14 @@ void Worker::on_accept_failed(Listener& listener, std::size_t index, int error) 
 }
 
 void Worker::admit(Listener& listener, OwnedFd client) noexcept {
-    if (killed_) {
-        reset_on_close(client.get());
-        return;
-    }
+    if (over_) return turn_away(listener, std::move(client), *over_);
     const std::uint32_t own_max = listener.kind.listener->sessions_max;
-    Seat seat(*plan_.sessions, plan_.sessions_max, *listener.listening.sessions, own_max == 0 ? UINT32_MAX : own_max);
-    if (!seat.taken()) return turn_away(listener, std::move(client));
+    Seat seat(*plan_.sessions, plan_.sessions_max, *listener.listening.sessions,
+              own_max == 0 ? UINT32_MAX : own_max);
+    if (!seat.taken()) {
+        turn_away(listener, std::move(client), End::limit);
+        return warn_of_limit(listener);
+    }
     Session* session = sessions_->take(std::move(client), listener.kind, std::move(seat), services_->now);
     SLUICE_CHECK(session != nullptr);  // as many places as seats
     counters_.sessions.add(1);
@@ -186,14 +202,14 @@ void Worker::admit(Listener& listener, OwnedFd client) noexcept {
 }
 
 // Load beyond a limit is shed at once: a client that is refused can go elsewhere, one that waits cannot.
-void Worker::turn_away(Listener& listener, OwnedFd client) noexcept {
+void Worker::turn_away(Listener& listener, OwnedFd client, End reason) noexcept {
     const SocketAddress peer = peer_of(client.get());
     if (peer.family() != AF_UNIX) reset_on_close(client.get());
     client.close();
-    counters_.ends[static_cast<std::size_t>(End::limit)].add(1);
+    counters_.ends[static_cast<std::size_t>(reason)].add(1);
     if (services_->events.close) {
         SessionRecord record;
-        record.end = End::limit;
+        record.end = reason;
         record.path_reason = PathReason::small_reads;
         record.time = std::chrono::system_clock::now();
         record.listener = listener.kind.listener;
@@ -201,13 +217,17 @@ void Worker::turn_away(Listener& listener, OwnedFd client) noexcept {
         record.client = PeerAddress(peer);
         plan_.records->push(plan_.index, record);
     }
+}
+
+void Worker::warn_of_limit(const Listener& listener) {
     ++turned_away_;
     if (services_->now - warned_limit_at_ < warning_interval) return;
     warned_limit_at_ = services_->now;
-    spdlog::warn("listener {}: {} client(s) refused: sessions_max is reached ({} of the process, {} of the listener)",
-                 listener.kind.listener->name, std::exchange(turned_away_, 0), plan_.sessions_max,
-                 listener.kind.listener->sessions_max == 0 ? "none"
-                                                           : std::to_string(listener.kind.listener->sessions_max));
+    spdlog::warn(
+        "listener {}: {} client(s) refused: sessions_max is reached ({} of the process, {} of the listener)",
+        listener.kind.listener->name, std::exchange(turned_away_, 0), plan_.sessions_max,
+        listener.kind.listener->sessions_max == 0 ? "none"
+                                                  : std::to_string(listener.kind.listener->sessions_max));
 }
 
 // --- what other threads want ---
@@ -222,6 +242,11 @@ void Worker::post(Command command) {
     [[maybe_unused]] const ssize_t written = ::write(doorbell_.get(), &one, sizeof(one));
 }
 
+void Worker::watch_doorbell() {
+    doorbell_watched_ = true;
+    reactor_->watch(doorbell_.get(), Token(Question::doorbell, the_doorbell));
+}
+
 void Worker::answer_doorbell() {
     std::uint64_t rung = 0;
     if (::read(doorbell_.get(), &rung, sizeof(rung)) < 0) return;
@@ -230,8 +255,7 @@ void Worker::answer_doorbell() {
         const std::lock_guard lock(mailbox_mutex_);
         commands.swap(mailbox_);
     }
-    for (Command& command : commands)
-        std::visit([this](auto& each) { obey(each); }, command);
+    for (Command& command : commands) std::visit([this](auto& each) { obey(each); }, command);
 }
 
 void Worker::obey(LearnAddresses& command) noexcept {
@@ -255,7 +279,7 @@ void Worker::obey(const Drain& command) {
 }
 
 void Worker::obey(const Kill&) {
-    killed_ = true;
+    over_ = End::killed;
     stop_listening();
     drain_at_ = time_never;
     end_all(End::killed);
@@ -276,8 +300,8 @@ void Worker::stop_listening() {
 // Closing a listening socket resets the clients in its queue, so they are taken first.
 void Worker::close_listener(Listener& listener) {
     OwnedFd& socket = listener.listening.socket;
-    // io_uring wanted it blocking. A unix socket is shared with the other workers, whose accept then ends with
-    // EAGAIN; they are about to drain too.
+    // io_uring wanted it blocking. A unix socket is shared with the other workers, whose accept then ends
+    // with EAGAIN; they are about to drain too.
     ::fcntl(socket.get(), F_SETFL, ::fcntl(socket.get(), F_GETFL) | O_NONBLOCK);
     while (true) {
         OwnedFd client(::accept4(socket.get(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
@@ -324,10 +348,12 @@ void Worker::expire() noexcept {
     }
     if (drain_at_ <= now) {
         drain_at_ = time_never;
+        over_ = End::drained;
         end_all(End::drained);
     }
     if (resume_at_ <= now) {
         resume_at_ = time_never;
+        if (!doorbell_watched_) watch_doorbell();
         for (std::size_t index = 0; index < listeners_.size(); ++index)
             if (listeners_[index].accepting == Accepting::paused) arm(index);
     }
@@ -339,9 +365,9 @@ void Worker::retire_if_quiet(Session& session) noexcept {
 }
 
 bool Worker::finished() const noexcept {
-    return draining_ && sessions_->size() == 0 && std::ranges::all_of(listeners_, [](const Listener& listener) {
-               return listener.accepting == Accepting::closed;
-           });
+    return draining_ && sessions_->size() == 0 &&
+           std::ranges::all_of(
+               listeners_, [](const Listener& listener) { return listener.accepting == Accepting::closed; });
 }
 
 }  // namespace sluice

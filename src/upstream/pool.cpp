@@ -1,15 +1,16 @@
 #include "sluice/upstream/pool.hpp"
 
+#include "sluice/base/check.hpp"
+
 #include <optional>
 #include <utility>
-
-#include "sluice/base/check.hpp"
 
 namespace sluice {
 
 AddressList literal_addresses(const Endpoint& endpoint) {
     if (endpoint.kind == Endpoint::Kind::unix_stream)
-        return std::make_shared<const std::vector<SocketAddress>>(1, SocketAddress::from_unix_path(endpoint.path));
+        return std::make_shared<const std::vector<SocketAddress>>(
+            1, SocketAddress::from_unix_path(endpoint.path));
     if (const auto address = SocketAddress::from_literal(endpoint.host, endpoint.port))
         return std::make_shared<const std::vector<SocketAddress>>(1, *address);
     return nullptr;

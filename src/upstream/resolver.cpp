@@ -1,5 +1,8 @@
 #include "sluice/upstream/resolver.hpp"
 
+#include "sluice/base/units.hpp"
+#include "sluice/net/owned_fd.hpp"
+
 #include <ares.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -13,10 +16,8 @@
 #include <atomic>
 #include <cerrno>
 #include <cstring>
+#include <system_error>
 #include <thread>
-
-#include "sluice/base/units.hpp"
-#include "sluice/net/owned_fd.hpp"
 
 namespace sluice {
 
@@ -58,10 +59,15 @@ class AresResolver final : public Resolver {
             return std::unexpected(fmt::format("c-ares: {}", ::ares_strerror(status)));
         if (!settings_.servers.empty()) {
             const std::string servers = fmt::format("{}", fmt::join(settings_.servers, ","));
-            if (const int status = ::ares_set_servers_ports_csv(channel_, servers.c_str()); status != ARES_SUCCESS)
+            if (const int status = ::ares_set_servers_ports_csv(channel_, servers.c_str());
+                status != ARES_SUCCESS)
                 return std::unexpected(fmt::format("dns servers {}: {}", servers, ::ares_strerror(status)));
         }
-        thread_ = std::thread([this] { run(); });
+        try {
+            thread_ = std::thread([this] { run(); });
+        } catch (const std::system_error& error) {
+            return std::unexpected(fmt::format("no thread for the resolver: {}", error.what()));
+        }
         return {};
     }
 
@@ -134,7 +140,8 @@ class AresResolver final : public Resolver {
         for (const Entry& entry : entries_) earliest = std::min(earliest, entry.due);
         timeval most{3600, 0};
         if (earliest != time_never) {
-            const auto left = std::max(std::chrono::ceil<Milliseconds>(earliest - Clock::now()), Milliseconds(0));
+            const auto left =
+                std::max(std::chrono::ceil<Milliseconds>(earliest - Clock::now()), Milliseconds(0));
             most = {left.count() / 1000, left.count() % 1000 * 1000};
         }
         timeval storage{};
@@ -144,7 +151,8 @@ class AresResolver final : public Resolver {
 
     static void on_reply(void* argument, int status, int, ares_addrinfo* reply) {
         auto& entry = *static_cast<Entry*>(argument);
-        const std::unique_ptr<ares_addrinfo, decltype(&::ares_freeaddrinfo)> owner(reply, &::ares_freeaddrinfo);
+        const std::unique_ptr<ares_addrinfo, decltype(&::ares_freeaddrinfo)> owner(reply,
+                                                                                   &::ares_freeaddrinfo);
         if (status == ARES_EDESTRUCTION || status == ARES_ECANCELLED) return;
         if (status == ARES_SUCCESS)
             entry.resolver->succeeded(entry, *reply);
@@ -209,7 +217,8 @@ class AresResolver final : public Resolver {
 }  // namespace
 
 std::expected<std::unique_ptr<Resolver>, std::string> Resolver::start(const config::Dns& settings,
-                                                                      std::vector<Name> names, OnAnswer on_answer) {
+                                                                      std::vector<Name> names,
+                                                                      OnAnswer on_answer) {
     OwnedFd stop(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
     if (!stop.valid()) return std::unexpected(fmt::format("eventfd: {}", std::strerror(errno)));
     auto resolver =

@@ -1,5 +1,5 @@
-// "Steady state allocates nothing": a relay inside this process, and an operator new that counts what the workers
-// ask of it. A program of its own, because the operators are replaced for all of it.
+// "Steady state allocates nothing": a relay inside this process, and an operator new that counts what the
+// workers ask of it. A program of its own, because the operators are replaced for all of it.
 
 #include "sluice/config/config.hpp"
 #include "sluice/session/relay.hpp"
@@ -17,8 +17,10 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <functional>
 #include <memory>
 #include <new>
+#include <stdexcept>
 #include <string>
 #include <thread>
 #include <utility>
@@ -35,8 +37,7 @@ std::atomic<std::uint64_t> worker_releases = 0;
 bool on_a_worker() {
     std::array<char, 16> name{};
     if (::pthread_getname_np(::pthread_self(), name.data(), name.size()) != 0) return false;
-    // Also a name that stands for a worker of another number of digits.
-    return std::strncmp(name.data(), "sluice-work", 11) == 0;
+    return std::strncmp(name.data(), "sluice-worker", 13) == 0;
 }
 
 void* allocate(std::size_t size, std::size_t alignment) {
@@ -62,26 +63,54 @@ void release(void* memory) noexcept {
 
 }  // namespace
 
-void* operator new(std::size_t size) { return allocate_or_throw(size, 1); }
-void* operator new[](std::size_t size) { return allocate_or_throw(size, 1); }
+void* operator new(std::size_t size) {
+    return allocate_or_throw(size, 1);
+}
+void* operator new[](std::size_t size) {
+    return allocate_or_throw(size, 1);
+}
 void* operator new(std::size_t size, std::align_val_t alignment) {
     return allocate_or_throw(size, static_cast<std::size_t>(alignment));
 }
 void* operator new[](std::size_t size, std::align_val_t alignment) {
     return allocate_or_throw(size, static_cast<std::size_t>(alignment));
 }
-void* operator new(std::size_t size, const std::nothrow_t&) noexcept { return allocate(size == 0 ? 1 : size, 1); }
-void* operator new[](std::size_t size, const std::nothrow_t&) noexcept { return allocate(size == 0 ? 1 : size, 1); }
-void operator delete(void* memory) noexcept { release(memory); }
-void operator delete[](void* memory) noexcept { release(memory); }
-void operator delete(void* memory, std::size_t) noexcept { release(memory); }
-void operator delete[](void* memory, std::size_t) noexcept { release(memory); }
-void operator delete(void* memory, std::align_val_t) noexcept { release(memory); }
-void operator delete[](void* memory, std::align_val_t) noexcept { release(memory); }
-void operator delete(void* memory, std::size_t, std::align_val_t) noexcept { release(memory); }
-void operator delete[](void* memory, std::size_t, std::align_val_t) noexcept { release(memory); }
-void operator delete(void* memory, const std::nothrow_t&) noexcept { release(memory); }
-void operator delete[](void* memory, const std::nothrow_t&) noexcept { release(memory); }
+void* operator new(std::size_t size, const std::nothrow_t&) noexcept {
+    return allocate(size == 0 ? 1 : size, 1);
+}
+void* operator new[](std::size_t size, const std::nothrow_t&) noexcept {
+    return allocate(size == 0 ? 1 : size, 1);
+}
+void operator delete(void* memory) noexcept {
+    release(memory);
+}
+void operator delete[](void* memory) noexcept {
+    release(memory);
+}
+void operator delete(void* memory, std::size_t) noexcept {
+    release(memory);
+}
+void operator delete[](void* memory, std::size_t) noexcept {
+    release(memory);
+}
+void operator delete(void* memory, std::align_val_t) noexcept {
+    release(memory);
+}
+void operator delete[](void* memory, std::align_val_t) noexcept {
+    release(memory);
+}
+void operator delete(void* memory, std::size_t, std::align_val_t) noexcept {
+    release(memory);
+}
+void operator delete[](void* memory, std::size_t, std::align_val_t) noexcept {
+    release(memory);
+}
+void operator delete(void* memory, const std::nothrow_t&) noexcept {
+    release(memory);
+}
+void operator delete[](void* memory, const std::nothrow_t&) noexcept {
+    release(memory);
+}
 
 namespace sluice::test {
 namespace {
@@ -95,7 +124,7 @@ struct Load {
 
 // Reads the records as the access log would, so that the workers' rings have room.
 class RecordReader {
-public:
+  public:
     explicit RecordReader(Records& records) : records_(records), thread_([this] { read(); }) {}
     ~RecordReader() {
         records_.stop();
@@ -104,7 +133,7 @@ public:
     RecordReader(const RecordReader&) = delete;
     RecordReader& operator=(const RecordReader&) = delete;
 
-private:
+  private:
     void read() {
         SessionRecord record;
         for (bool last = false; !last;) {
@@ -150,17 +179,23 @@ void bulk_session(const std::string& address, Listener& backend, std::uint64_t b
     Socket client = connect_to(address);
     Socket upstream = backend.accept();
     const std::string block(1024 * 1024, 'x');
+    // They run on threads of their own, which no exception may leave.
     const auto send = [&](Socket& socket) {
-        for (std::uint64_t sent = 0; sent < bytes; sent += block.size()) socket.send_all(block);
-        socket.shutdown_write();
+        try {
+            for (std::uint64_t sent = 0; sent < bytes; sent += block.size()) socket.send_all(block);
+            socket.shutdown_write();
+        } catch (const std::runtime_error& error) {
+            FAIL_CHECK(error.what());
+        }
     };
     const auto receive = [&](Socket& socket) {
-        std::string buffer;
         std::uint64_t received = 0;
-        do {
-            buffer = socket.receive_some(block.size());
-            received += buffer.size();
-        } while (!buffer.empty());
+        try {
+            for (std::size_t size = 1; size > 0; received += size)
+                size = socket.receive_some(block.size()).size();
+        } catch (const std::runtime_error& error) {
+            FAIL_CHECK(error.what());
+        }
         CHECK(received == bytes);
     };
     std::thread uploading(send, std::ref(client));

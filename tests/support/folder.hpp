@@ -9,7 +9,7 @@ namespace sluice::test {
 // A folder of its own under the system's temporary folder; it and what is in it go with the object.
 // Its path is short, because the path of a unix socket may have 107 characters only.
 class TemporaryFolder {
-public:
+  public:
     TemporaryFolder();
     ~TemporaryFolder();
     TemporaryFolder(const TemporaryFolder&) = delete;
@@ -21,7 +21,7 @@ public:
     // Writes the file anew and returns its path.
     std::string write(std::string_view name, std::string_view text) const;
 
-private:
+  private:
     std::filesystem::path path_;
 };
 

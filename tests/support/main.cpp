@@ -30,7 +30,7 @@ std::atomic<bool> case_skipped = false;
 
 // doctest counts a test case that left early as passed; we want to know how many really ran.
 class Counting : public doctest::IReporter {
-public:
+  public:
     explicit Counting(const doctest::ContextOptions& options)
         : query_(options.list_test_cases || options.count) {}
 
@@ -71,7 +71,7 @@ public:
     void log_message(const doctest::MessageData&) override {}
     void test_case_skipped(const doctest::TestCaseData&) override {}
 
-private:
+  private:
     bool query_;
     unsigned passed_ = 0;
     unsigned failed_ = 0;

@@ -34,7 +34,7 @@ std::string to_string(const Exit& exit);
 // its own, dies when the thread that started it dies, and is killed (with its group) and reaped at the latest
 // when the object goes.
 class Process {
-public:
+  public:
     // argv[0] is looked up in PATH. Throws when it cannot be started.
     explicit Process(std::vector<std::string> argv, ProcessOptions options = {});
     ~Process();
@@ -55,7 +55,7 @@ public:
     // it.
     bool wait_for_text(std::string_view text, Milliseconds deadline = patience);
 
-private:
+  private:
     struct State;
     std::unique_ptr<State> state_;
 };

@@ -75,7 +75,7 @@ std::string relay_binary();
 // The running relay. Promises, checked when it stops: exit code 0, no word of a sanitizer, no broken promise,
 // no stale completion. When the test case fails, its log is printed.
 class RelayProcess {
-public:
+  public:
     // `run -c FILE`; "engine: ..." is put before the text, unless it says an engine itself.
     static RelayProcess with_config(const std::string& yaml, Engine engine, RelayOptions options = {});
     // `run -c FILE` with the text as it stands.
@@ -105,7 +105,7 @@ public:
     // It was ended (by a signal that the test sent, or by itself): the promises, and this exit.
     void expect_exit(int code, Milliseconds deadline = patience);
 
-private:
+  private:
     struct State;
     explicit RelayProcess(std::unique_ptr<State> state);
     std::unique_ptr<State> state_;
@@ -129,7 +129,7 @@ struct RelayLayout {
 };
 
 class RelayWithBackend {
-public:
+  public:
     explicit RelayWithBackend(RelayCase here, RelayLayout layout = {}, RelayOptions options = {});
 
     RelayProcess& relay() { return relay_; }
@@ -157,7 +157,7 @@ public:
     std::vector<AccessLine> access_log(std::size_t count) const { return relay_.access_log(count); }
     void stop() { relay_.stop(); }
 
-private:
+  private:
     RelayCase here_;
     RelayLayout layout_;
     Listener backend_;

@@ -37,7 +37,7 @@ struct Buffers {
 
 // One end of a connection. Non-blocking and close-on-exec; each call waits with a deadline.
 class Socket {
-public:
+  public:
     Socket() = default;
     explicit Socket(int descriptor) : descriptor_(descriptor) {}  // owns it from now on
     ~Socket() { close(); }
@@ -73,12 +73,12 @@ public:
     std::string local_address() const;
     std::string peer_address() const;
 
-private:
+  private:
     int descriptor_ = -1;
 };
 
 class Listener {
-public:
+  public:
     // `address`: "127.0.0.1:0", "[::1]:0", "unix:/path", "unix:@name"; port 0 = any free one.
     explicit Listener(const std::string& address = "127.0.0.1:0", Buffers buffers = {}, int backlog = 4096);
 
@@ -92,7 +92,7 @@ public:
     bool waiting(Milliseconds deadline = Milliseconds(0)) const;
     void close() { socket_.close(); }
 
-private:
+  private:
     Socket socket_;
     std::string address_;
     std::uint16_t port_ = 0;

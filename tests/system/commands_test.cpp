@@ -31,22 +31,23 @@ std::string source_file(const std::string& name) {
 std::size_t lines_with(const std::string& text, std::string_view part) {
     std::istringstream stream(text);
     std::size_t count = 0;
-    for (std::string line; std::getline(stream, line);) if (line.contains(part)) ++count;
+    for (std::string line; std::getline(stream, line);)
+        if (line.contains(part)) ++count;
     return count;
 }
 
 // Five errors, each on a line of its own.
 constexpr std::string_view wrong_yaml =
     "listeners:\n"
-    "  - bind: 127.0.0.1:99999\n"           // 2: no such port
+    "  - bind: 127.0.0.1:99999\n"  // 2: no such port
     "    pool: web\n"
-    "    timeouts: {idle: soon}\n"          // 4: no duration
+    "    timeouts: {idle: soon}\n"  // 4: no duration
     "pools:\n"
     "  web:\n"
-    "    ballance: round_robin\n"           // 7: an unknown key
+    "    ballance: round_robin\n"  // 7: an unknown key
     "    backends: [127.0.0.1:8081]\n"
-    "    retries: many\n"                   // 9: no number
-    "engine: fast\n";                       // 10: no such engine
+    "    retries: many\n"  // 9: no number
+    "engine: fast\n";      // 10: no such engine
 
 TEST_CASE("--version and --help answer on stdout and return 0") {
     const Output version = sluice({"--version"});
@@ -135,10 +136,10 @@ TEST_CASE("run with an invalid file reports every error, starts nothing and retu
     const TemporaryFolder folder;
     const std::string port = std::to_string(free_port());
     // The first listener is right; it must not be opened all the same.
-    const std::string path =
-        folder.write("wrong.yaml", "listeners:\n  - {bind: \"127.0.0.1:" + port +
-                                       "\", pool: web}\n  - {bind: \"unix:" + folder.file("front") +
-                                       "\", pool: nowhere}\npools:\n  web:\n    backends: [127.0.0.1:1]\n    oops: 1\n");
+    const std::string path = folder.write(
+        "wrong.yaml", "listeners:\n  - {bind: \"127.0.0.1:" + port +
+                          "\", pool: web}\n  - {bind: \"unix:" + folder.file("front") +
+                          "\", pool: nowhere}\npools:\n  web:\n    backends: [127.0.0.1:1]\n    oops: 1\n");
     const Output output = sluice({"run", "-c", path});
     INFO(output.error);
     CHECK(output.exit.code == 2);
@@ -223,8 +224,8 @@ ENGINE_TEST("the access log as JSON has one object for each session, with the na
     REQUIRE(wait_until([&] { return objects().size() == 2; }));
     for (const auto& object : objects()) {
         INFO(object.dump());
-        for (const char* name : {"time", "listener", "client", "pool", "backend", "upload", "download", "duration",
-                                 "connect", "path", "end"})
+        for (const char* name : {"time", "listener", "client", "pool", "backend", "upload", "download",
+                                 "duration", "connect", "path", "end"})
             CHECK_MESSAGE(object.contains(name), name << " is missing");
         CHECK(object.value("listener", "") == "front");
         CHECK(object.value("pool", "") == "back");

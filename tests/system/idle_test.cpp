@@ -1,12 +1,11 @@
 // What sessions cost that do nothing: memory, processor time, descriptors.
 
-#include "tests/system/descriptors.hpp"
-
 #include "tests/support/doctest.hpp"
 #include "tests/support/process.hpp"
 #include "tests/support/relay.hpp"
 #include "tests/support/sockets.hpp"
 #include "tests/support/waiting.hpp"
+#include "tests/system/descriptors.hpp"
 
 #include <sys/resource.h>
 

@@ -32,8 +32,13 @@ struct Fates {
 
 Fates connect_burst(const std::string& address, std::size_t count, std::size_t served_max) {
     std::vector<Socket> clients;
-    for (std::size_t client = 0; client < count; ++client) clients.push_back(connect_to(address));
     Fates fates;
+    for (std::size_t client = 0; client < count; ++client) {
+        clients.push_back(connect_or_reset(address));
+        if (clients.back().open()) continue;
+        clients.pop_back();
+        ++fates.refused;
+    }
     const auto sort_out = [&] {
         std::erase_if(clients, [&](Socket& client) {
             if (client.silent(Milliseconds(0))) return false;
@@ -67,9 +72,8 @@ void check_sessions_max(RelayCase here, const RelayLayout& layout, std::size_t s
     for (Socket& upstream : upstreams) CHECK(upstream.receive_exactly(1) == "x");
 
     // One goes, one may come, and no more than one.
-    for (int round = 0; round < 3; ++round) {
-        fates.served.back().close();
-        fates.served.pop_back();
+    for (std::size_t round = 0; round < 3; ++round) {
+        fates.served[round].close();
         wait_until(
             [&] {
                 // Which upstream was its? The one that ends.
@@ -82,9 +86,9 @@ void check_sessions_max(RelayCase here, const RelayLayout& layout, std::size_t s
         upstreams.push_back(relay.backend().accept());
         next.send_all("y");
         CHECK(upstreams.back().receive_exactly(1) == "y");
-        Socket too_many = connect_to(relay.address());
-        CHECK(too_many.receive_to_end(soon).ending == Ending::reset);
-        fates.served.insert(fates.served.begin(), std::move(next));
+        Socket too_many = connect_or_reset(relay.address());
+        CHECK(ending_of(too_many) == Ending::reset);
+        fates.served[round] = std::move(next);
     }
     fates.served.clear();
     upstreams.clear();
@@ -115,7 +119,8 @@ ENGINE_TEST("a listener at its limit does not limit another") {
         here.engine);
     Socket first = connect_to(full);
     Socket upstream = backend.accept();
-    CHECK(connect_to(full).receive_to_end(soon).ending == Ending::reset);
+    Socket too_many = connect_or_reset(full);
+    CHECK(ending_of(too_many) == Ending::reset);
     Socket second = connect_to(other);
     Socket other_upstream = backend.accept();
     CHECK(pass(second, other_upstream, "served") == "served");
@@ -149,14 +154,14 @@ ENGINE_TEST("with 64 descriptors the relay serves what fits, and resets the rest
     std::vector<Socket> clients;
     std::size_t refused = 0;
     for (int client = 0; client < 60; ++client) {
-        clients.push_back(connect_to(relay.address()));
+        clients.push_back(connect_or_reset(relay.address()));
         const auto decided = [&] {
             if (relay.backend().waiting()) {
                 upstreams.push_back(relay.backend().accept());
                 return true;
             }
-            if (clients.back().silent(Milliseconds(0))) return false;
-            CHECK(clients.back().receive_to_end().ending == Ending::reset);
+            if (clients.back().open() && clients.back().silent(Milliseconds(0))) return false;
+            CHECK(ending_of(clients.back()) == Ending::reset);
             clients.pop_back();
             ++refused;
             return true;

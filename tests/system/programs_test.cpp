@@ -58,7 +58,7 @@ Output checked(const std::vector<std::string>& argv, ProcessOptions options = {}
 
 // A database of its own in a temporary folder, reachable by TCP and by a unix socket.
 class Postgres {
-public:
+  public:
     Postgres() : port_(free_port()) {
         // It refuses to be run by root.
         if (::geteuid() == 0) {
@@ -75,8 +75,8 @@ public:
                                 program_patience);
         if (!made.exit.success()) throw std::runtime_error("initdb: " + made.out + made.error);
         server_ = std::make_unique<Process>(command(
-            {find_program("postgres"), "-D", data, "-p", std::to_string(port_), "-k", folder_.path().string(), "-c",
-             "listen_addresses=127.0.0.1", "-c", "fsync=off", "-c", "shared_buffers=16MB"}));
+            {find_program("postgres"), "-D", data, "-p", std::to_string(port_), "-k", folder_.path().string(),
+             "-c", "listen_addresses=127.0.0.1", "-c", "fsync=off", "-c", "shared_buffers=16MB"}));
         if (!server_->wait_for_text("ready to accept connections", program_patience))
             throw std::runtime_error("PostgreSQL does not start: " + server_->error());
     }
@@ -91,7 +91,7 @@ public:
     std::uint16_t port() const { return port_; }
     std::string unix_address() const { return "unix:" + folder_.file(".s.PGSQL." + std::to_string(port_)); }
 
-private:
+  private:
     std::vector<std::string> command(std::vector<std::string> words) const {
         words.insert(words.begin(), as_user_.begin(), as_user_.end());
         return words;
@@ -103,25 +103,34 @@ private:
     std::unique_ptr<Process> server_;
 };
 
-void use_postgres(const RelayCase& here, const Postgres& server, const std::string& backend) {
+// `length`: how pgbench is told for how long.
+void use_postgres(const RelayCase& here, const Postgres& server, const std::string& backend,
+                  const std::vector<std::string>& length) {
     const std::uint16_t port = free_port();
     RelayProcess relay = RelayProcess::with_config(relay_yaml(local(port), backend), here.engine);
     const auto client = [](const std::string& program, std::uint16_t at, std::vector<std::string> words) {
-        const std::vector<std::string> target = {find_program(program), "-h", "127.0.0.1", "-p", std::to_string(at),
-                                                 "-U", "postgres"};
+        const std::vector<std::string> target = {find_program(program), "-h", "127.0.0.1", "-p",
+                                                 std::to_string(at),    "-U", "postgres"};
         words.insert(words.begin(), target.begin(), target.end());
         return words;
     };
     // 50 MB whose every line is different.
     const std::vector<std::string> query = {
-        "-X", "-A", "-t", "-c", "select md5(i::text) || repeat('x', 968) from generate_series(1, 50000) i",
+        "-X",
+        "-A",
+        "-t",
+        "-c",
+        "select md5(i::text) || repeat('x', 968) from generate_series(1, 50000) i",
         "postgres"};
     const Output direct = checked(client("psql", server.port(), query));
     const Output relayed = checked(client("psql", port, query));
     CHECK(relayed.out.size() > 50'000'000);
     CHECK((relayed.out == direct.out));  // not shown when they differ: it is 50 MB
     checked(client("pgbench", port, {"-i", "-q", "-s", "1", "postgres"}));
-    const Output bench = checked(client("pgbench", port, {"-n", "-c", "8", "-j", "2", "-T", "3", "postgres"}));
+    std::vector<std::string> load = {"-n", "-c", "8", "-j", "2"};
+    load.insert(load.end(), length.begin(), length.end());
+    load.push_back("postgres");
+    const Output bench = checked(client("pgbench", port, load));
     INFO(bench.out << bench.error);
     CHECK(bench.out.contains("number of transactions actually processed"));
     CHECK(!bench.out.contains("processed: 0\n"));
@@ -134,31 +143,32 @@ void use_postgres(const RelayCase& here, const Postgres& server, const std::stri
 ENGINE_TEST("PostgreSQL: psql and pgbench, over TCP and to a unix socket") {
     for (const char* name : {"initdb", "postgres", "psql", "pgbench", "setpriv"}) REQUIRE_PROGRAM(name);
     const Postgres server;
-    use_postgres(here, server, local(server.port()));
-    use_postgres(here, server, server.unix_address());
+    use_postgres(here, server, local(server.port()), {"-T", "3"});
+    use_postgres(here, server, server.unix_address(), {"-t", "100"});
 }
 
 ENGINE_TEST("Redis: redis-benchmark, with and without pipelining") {
     for (const char* name : {"redis-server", "redis-benchmark"}) REQUIRE_PROGRAM(name);
     const TemporaryFolder folder;
     const std::uint16_t server_port = free_port();
-    Process server({find_program("redis-server"), "--port", std::to_string(server_port), "--bind", "127.0.0.1", "--save",
-                    "", "--appendonly", "no", "--dir", folder.path().string(), "--daemonize", "no"});
+    Process server({find_program("redis-server"), "--port", std::to_string(server_port), "--bind",
+                    "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", folder.path().string(),
+                    "--daemonize", "no"});
     REQUIRE(server.wait_for_text("Ready to accept connections"));
     const std::uint16_t port = free_port();
     RelayProcess relay = RelayProcess::with_config(relay_yaml(local(port), local(server_port)), here.engine);
     for (const char* pipelined : {"1", "16"}) {
         const Output output =
-            checked({find_program("redis-benchmark"), "-h", "127.0.0.1", "-p", std::to_string(port), "-q", "-n", "20000",
-                     "-c", "50", "-P", pipelined, "-t", "ping,set,get,incr,lpush,lrange_100"});
+            checked({find_program("redis-benchmark"), "-h", "127.0.0.1", "-p", std::to_string(port), "-q",
+                     "-n", "20000", "-c", "50", "-P", pipelined, "-t", "ping,set,get,incr,lpush,lrange_100"});
         INFO(output.out << output.error);
         CHECK(output.out.contains("SET:"));
         CHECK(output.out.contains("LRANGE_100"));
         for (const char* word : {"rror", "ERR", "WARNING", "reset"})
             CHECK(!(output.out + output.error).contains(word));
     }
-    const Output set = checked({"redis-benchmark", "-h", "127.0.0.1", "-p", std::to_string(port), "-q", "-n", "100",
-                                "-c", "4", "-d", "1000000", "-t", "set,get"});
+    const Output set = checked({"redis-benchmark", "-h", "127.0.0.1", "-p", std::to_string(port), "-q", "-n",
+                                "100", "-c", "4", "-d", "1000000", "-t", "set,get"});
     CHECK(!(set.out + set.error).contains("rror"));
 }
 
@@ -191,13 +201,14 @@ ENGINE_TEST("nginx: wrk without one error, and a file of 200 MiB byte by byte") 
     std::filesystem::permissions(folder.path(), std::filesystem::perms::all);
     const std::uint16_t server_port = free_port();
     const std::string path = folder.path().string();
-    folder.write("nginx.conf", "daemon off;\nmaster_process off;\npid " + path + "/pid;\nerror_log stderr notice;\n" +
+    folder.write("nginx.conf", "daemon off;\nmaster_process off;\npid " + path +
+                                   "/pid;\nerror_log stderr notice;\n" +
                                    "worker_rlimit_nofile 2048;\nevents { worker_connections 1024; }\n" +
                                    "http {\n  access_log off;\n  keepalive_requests 1000000;\n" +
                                    "  client_body_temp_path " + path + "/body;\n  proxy_temp_path " + path +
-                                   "/proxy;\n  fastcgi_temp_path " + path + "/fastcgi;\n  uwsgi_temp_path " + path +
-                                   "/uwsgi;\n  scgi_temp_path " + path + "/scgi;\n" + "  server { listen " +
-                                   local(server_port) + "; root " + path + "; }\n}\n");
+                                   "/proxy;\n  fastcgi_temp_path " + path + "/fastcgi;\n  uwsgi_temp_path " +
+                                   path + "/uwsgi;\n  scgi_temp_path " + path + "/scgi;\n" +
+                                   "  server { listen " + local(server_port) + "; root " + path + "; }\n}\n");
     folder.write("index.html", "hello\n");
     // A block whose size no buffer has, so that a hole or a repetition cannot hide.
     const std::string block = pattern(10'000'019, 7);
@@ -224,15 +235,18 @@ ENGINE_TEST("nginx: wrk without one error, and a file of 200 MiB byte by byte") 
 
 ENGINE_TEST("iperf3: both ways, and four streams at once") {
     REQUIRE_PROGRAM("iperf3");
-    const std::vector<std::vector<std::string>> ways = {{}, {"-R"}, {"-P", "4"}, {"-P", "4", "-R"}, {"--bidir"}};
+    const std::vector<std::vector<std::string>> ways = {
+        {}, {"-R"}, {"-P", "4"}, {"-P", "4", "-R"}, {"--bidir"}};
     const std::uint16_t server_port = free_port();
     const std::uint16_t port = free_port();
     RelayProcess relay = RelayProcess::with_config(relay_yaml(local(port), local(server_port)), here.engine);
     for (const auto& way : ways) {
         // For one client each: a server that goes on may still be busy with the last one's end.
-        Process server({"iperf3", "-s", "-1", "--forceflush", "-B", "127.0.0.1", "-p", std::to_string(server_port)});
+        Process server(
+            {"iperf3", "-s", "-1", "--forceflush", "-B", "127.0.0.1", "-p", std::to_string(server_port)});
         REQUIRE(server.wait_for_text("Server listening"));
-        std::vector<std::string> command = {"iperf3", "-c", "127.0.0.1", "-p", std::to_string(port), "-t", "1"};
+        std::vector<std::string> command = {"iperf3", "-c", "127.0.0.1", "-p", std::to_string(port),
+                                            "-t",     "1"};
         command.insert(command.end(), way.begin(), way.end());
         const Output output = checked(command);
         CHECK(!(output.out + output.error).contains("error"));
@@ -248,7 +262,8 @@ ENGINE_TEST("nc -N: an answer that begins after the question has ended") {
     const std::string answer = pattern(3 * 1024 * 1024, 11);
     ProcessOptions options;
     options.input = question;
-    Process client({"nc", "-N", "127.0.0.1", relay.address().substr(relay.address().rfind(':') + 1)}, options);
+    Process client({"nc", "-N", "127.0.0.1", relay.address().substr(relay.address().rfind(':') + 1)},
+                   options);
     Socket upstream = relay.backend().accept();
     const Received received = upstream.receive_to_end();
     CHECK(received.ending == Ending::fin);
@@ -270,9 +285,10 @@ ENGINE_TEST("ssh: the server speaks first, and 20 MiB go each way") {
     folder.write("authorized", read_file(folder.file("user.pub")));
     const std::uint16_t server_port = free_port();
     const std::string config = folder.write(
-        "config", "ListenAddress 127.0.0.1\nPort " + std::to_string(server_port) + "\nHostKey " + folder.file("host") +
-                      "\nAuthorizedKeysFile " + folder.file("authorized") +
-                      "\nStrictModes no\nUsePAM no\nPermitRootLogin yes\nPidFile none\nPasswordAuthentication no\n");
+        "config",
+        "ListenAddress 127.0.0.1\nPort " + std::to_string(server_port) + "\nHostKey " + folder.file("host") +
+            "\nAuthorizedKeysFile " + folder.file("authorized") +
+            "\nStrictModes no\nUsePAM no\nPermitRootLogin yes\nPidFile none\nPasswordAuthentication no\n");
     // Its privilege separation wants this folder, which Debian's service makes.
     std::error_code ignored;  // not ours to make: then sshd says so
     std::filesystem::create_directories("/run/sshd", ignored);
@@ -285,7 +301,8 @@ ENGINE_TEST("ssh: the server speaks first, and 20 MiB go each way") {
 
     const auto ssh = [&](std::uint16_t port) {
         return "ssh -i " + folder.file("user") + " -p " + std::to_string(port) +
-               " -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o BatchMode=yes -o LogLevel=ERROR "
+               " -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o BatchMode=yes -o "
+               "LogLevel=ERROR "
                "-o IdentitiesOnly=yes -F none " +
                user->pw_name + "@127.0.0.1 ";
     };

@@ -4,6 +4,8 @@
 
 #include <signal.h>
 
+#include <iomanip>
+#include <sstream>
 #include <string>
 #include <vector>
 
@@ -16,9 +18,29 @@ RelayLayout with_drain(const std::string& drain_timeout) {
     return layout;
 }
 
-// Nobody listens any more.
+std::string hexadecimal(int port) {
+    std::ostringstream text;
+    text << ':' << std::hex << std::uppercase << std::setw(4) << std::setfill('0') << port;
+    return text.str();
+}
+
+// Whether a socket listens on this port of 127.0.0.1. Asked of the system, because a client that tried would be
+// served as long as the answer is yes.
+bool listened_on(const std::string& address) {
+    const int port = std::stoi(address.substr(address.rfind(':') + 1));
+    std::istringstream table(read_file("/proc/net/tcp"));
+    for (std::string line; std::getline(table, line);) {
+        std::istringstream words(line);
+        std::string number, local, remote, state;
+        words >> number >> local >> remote >> state;
+        if (state == "0A" && local.ends_with(hexadecimal(port))) return true;  // TCP_LISTEN
+    }
+    return false;
+}
+
+// Nobody listens any more, and so nobody new is let in.
 bool refuses(const std::string& address) {
-    return wait_until([&] { return try_connect(address) == ECONNREFUSED; }, soon);
+    return wait_until([&] { return !listened_on(address); }, soon) && try_connect(address) == ECONNREFUSED;
 }
 
 ENGINE_TEST("TERM and INT end an idle relay at once, with 0") {
@@ -100,6 +122,7 @@ RELAY_TEST("a second TERM ends everything at once") {
 RELAY_TEST("a reset during the drain is passed on as a reset") {
     RelayWithBackend relay(here, with_drain("60s"));
     Ends ends = relay.session();
+    establish(ends);
     relay.relay().process().signal(SIGTERM);
     REQUIRE(refuses(relay.address()));
     ends.near.send_all("before");

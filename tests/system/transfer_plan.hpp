@@ -1,7 +1,7 @@
 #pragma once
 
-// What the two ends of one relayed session are to do to each other: drawn from a seed, so that both ends (and a
-// second run) draw the same.
+// What the two ends of one relayed session are to do to each other: drawn from a seed, so that both ends (and
+// a second run) draw the same.
 
 #include "tests/support/doctest.hpp"
 #include "tests/support/sockets.hpp"
@@ -34,11 +34,11 @@ enum class ResetMoment : std::uint8_t {
 
 // What one end does.
 struct Conduct {
-    std::uint64_t bytes = 0;           // what it sends, with the header
-    std::uint64_t content = 0;         // where its bytes begin in the content
-    std::uint64_t speak_after = 0;     // sends nothing before it has received so many bytes
-    bool speak_after_end = false;      // sends nothing before it has received the other's FIN
-    std::uint64_t fin_after = 0;       // says FIN not before it has received so many bytes
+    std::uint64_t bytes = 0;        // what it sends, with the header
+    std::uint64_t content = 0;      // where its bytes begin in the content
+    std::uint64_t speak_after = 0;  // sends nothing before it has received so many bytes
+    bool speak_after_end = false;   // sends nothing before it has received the other's FIN
+    std::uint64_t fin_after = 0;    // says FIN not before it has received so many bytes
     ResetMoment reset = ResetMoment::none;
     std::uint64_t reset_sent = 0;      // resets once it has sent so many bytes
     std::uint64_t reset_received = 0;  // and received so many
@@ -58,7 +58,8 @@ struct TransferPlan {
 inline constexpr std::uint64_t transfer_bytes_max = 4 * 1024 * 1024;
 
 // The bytes of all streams: each begins at a place of its own in one long table without repetition, so that
-// sending needs no work and checking is a memcmp, and yet a hole, a repetition or bytes of another session show.
+// sending needs no work and checking is a memcmp, and yet a hole, a repetition or bytes of another session
+// show.
 inline std::string_view transfer_content() {
     static const std::string table = pattern(3 * transfer_bytes_max, 1);
     return table;
@@ -88,15 +89,15 @@ inline TransferPlan draw_transfer(std::uint64_t seed, std::uint64_t index, bool 
             result.pauses = chance(50) ? 1 : static_cast<std::uint32_t>(1 + below(50));
             result.pause_ms = result.pauses == 1 ? static_cast<std::uint32_t>(20 + below(150)) : 1;
         }
-        // Small buffers make a stream slow, so it has to be short. Below 16 KiB a receiver's window is no part of
-        // loopback's 64 KiB segments worth sending, and the sender waits for its 200 ms timer.
-        if (bytes < 512 * 1024 && chance(20)) {
-            result.buffers.receive = static_cast<int>(16 * 1024 + below(32 * 1024));
-            result.buffers.send = static_cast<int>(4096 + below(32 * 1024));
-        }
+        if (bytes < 512 * 1024 && chance(20)) result.buffers.send = static_cast<int>(4096 + below(32 * 1024));
+        if (chance(20)) result.buffers.receive = static_cast<int>(16 * 1024 + below(32 * 1024));
         return result;
     };
     TransferPlan plan{conduct(size() + sizeof(TransferHeader)), conduct(size())};
+    // Into a window smaller than loopback's 64 KiB segments the sender sends one for each beat of its 200 ms
+    // timer, so what goes there has to be short.
+    if (plan.upstream.bytes > 128 * 1024) plan.client.buffers.receive = 0;
+    if (plan.client.bytes > 128 * 1024) plan.upstream.buffers.receive = 0;
     if (resets && chance(25)) {
         const bool by_client = chance(50);
         Conduct& resetter = by_client ? plan.client : plan.upstream;

@@ -1,14 +1,13 @@
-// Thousands of sessions of every shape at once, byte by byte: what an orderly stream carries arrives whole, and
-// what is cut off looks cut off. SLUICE_TRANSFERS says how many.
-
-#include "tests/system/descriptors.hpp"
-#include "tests/system/transfer_plan.hpp"
+// Thousands of sessions of every shape at once, byte by byte: what an orderly stream carries arrives whole,
+// and what is cut off looks cut off. SLUICE_TRANSFERS says how many.
 
 #include "tests/support/doctest.hpp"
 #include "tests/support/folder.hpp"
 #include "tests/support/relay.hpp"
 #include "tests/support/sockets.hpp"
 #include "tests/support/waiting.hpp"
+#include "tests/system/descriptors.hpp"
+#include "tests/system/transfer_plan.hpp"
 
 #include <sys/epoll.h>
 #include <sys/socket.h>
@@ -48,7 +47,7 @@ enum class Role : std::uint8_t { client, upstream };
 
 // One end of one session, carrying out its part of the plan.
 class Peer {
-public:
+  public:
     enum class State : std::uint8_t {
         nameless,  // an upstream whose header has not come yet
         talking,
@@ -113,11 +112,12 @@ public:
         if (mine().reset != ResetMoment::none) text += ", resets";
         if (theirs().reset != ResetMoment::none) text += ", is reset";
         if (mine().speak_after_end) text += ", answers after FIN";
-        if (mine().buffers.receive > 0) text += ", buffer " + number(static_cast<std::uint64_t>(mine().buffers.receive));
+        if (mine().buffers.receive > 0)
+            text += ", buffer " + number(static_cast<std::uint64_t>(mine().buffers.receive));
         return text;
     }
 
-private:
+  private:
     const Conduct& mine() const { return role_ == Role::client ? plan_.client : plan_.upstream; }
     const Conduct& theirs() const { return role_ == Role::client ? plan_.upstream : plan_.client; }
 
@@ -272,7 +272,7 @@ private:
 
 // All clients and the backend, in one loop on one thread.
 class Crowd {
-public:
+  public:
     Crowd(std::string address, Listener& backend, std::uint64_t transfers, bool resets)
         : address_(std::move(address)),
           backend_(backend),
@@ -303,7 +303,7 @@ public:
 
     std::uint64_t bytes() const { return bytes_; }
 
-private:
+  private:
     using Peers = std::unordered_map<int, std::unique_ptr<Peer>>;
 
     void watch(int descriptor, std::uint32_t events) {
@@ -437,8 +437,9 @@ void run_transfers(RelayWithBackend& relay, const char* what, std::uint64_t tran
     CHECK_MESSAGE(complaint.empty(), "seed " << seed() << ": " << complaint);
     const std::chrono::duration<double> seconds = TestClock::now() - start;
     std::printf("transfers %s: %llu transfers, %.2f GiB, %.1f s, seed %llu\n", what,
-                static_cast<unsigned long long>(transfers), static_cast<double>(crowd.bytes()) / 2 / (1 << 30),
-                seconds.count(), static_cast<unsigned long long>(seed()));
+                static_cast<unsigned long long>(transfers),
+                static_cast<double>(crowd.bytes()) / 2 / (1 << 30), seconds.count(),
+                static_cast<unsigned long long>(seed()));
     // Pipes are kept for later, up to a bound: 16 of each of three sizes for each of two workers. Everything
     // else is as it was.
     CHECK(wait_until([&] { return descriptors_of(pid).sockets == before.sockets; }));

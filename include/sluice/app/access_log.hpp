@@ -1,5 +1,9 @@
 #pragma once
 
+#include "sluice/base/clock.hpp"
+#include "sluice/config/config.hpp"
+#include "sluice/session/record.hpp"
+
 #include <spdlog/logger.h>
 
 #include <cstdint>
@@ -7,10 +11,6 @@
 #include <memory>
 #include <string>
 #include <thread>
-
-#include "sluice/base/clock.hpp"
-#include "sluice/config/config.hpp"
-#include "sluice/session/record.hpp"
 
 namespace sluice {
 

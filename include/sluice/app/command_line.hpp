@@ -1,12 +1,12 @@
 #pragma once
 
-#include <string>
-#include <variant>
-
 #include "sluice/app/check_command.hpp"
 #include "sluice/app/demo_command.hpp"
 #include "sluice/app/doctor_command.hpp"
 #include "sluice/app/run_command.hpp"
+
+#include <string>
+#include <variant>
 
 namespace sluice {
 

@@ -1,8 +1,8 @@
 #pragma once
 
-#include <cstdint>
-
 #include "sluice/config/config.hpp"
+
+#include <cstdint>
 
 namespace sluice {
 

@@ -1,13 +1,13 @@
 #pragma once
 
+#include "sluice/config/config.hpp"
+
 #include <spdlog/logger.h>
 
 #include <cstdint>
 #include <expected>
 #include <memory>
 #include <string>
-
-#include "sluice/config/config.hpp"
 
 namespace spdlog::details {
 class thread_pool;

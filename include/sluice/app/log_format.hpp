@@ -1,13 +1,13 @@
 #pragma once
 
+#include "sluice/config/config.hpp"
+
 #include <spdlog/formatter.h>
 
 #include <chrono>
 #include <memory>
 #include <string>
 #include <string_view>
-
-#include "sluice/config/config.hpp"
 
 namespace sluice {
 

@@ -1,5 +1,7 @@
 #pragma once
 
+#include "sluice/config/config.hpp"
+
 #include <spdlog/sinks/base_sink.h>
 
 #include <atomic>
@@ -8,8 +10,6 @@
 #include <memory>
 #include <mutex>
 #include <string>
-
-#include "sluice/config/config.hpp"
 
 namespace sluice {
 
@@ -33,7 +33,8 @@ enum class LogPace { each_line, batches };
 
 // stderr, stdout, syslog (facility daemon), systemd's journal by its socket, or a file that is appended to.
 // The error is a sentence that names the output and what to do.
-std::expected<std::shared_ptr<LogOutput>, std::string> open_log_output(const config::Output& output, LogPace pace);
+std::expected<std::shared_ptr<LogOutput>, std::string> open_log_output(const config::Output& output,
+                                                                       LogPace pace);
 
 // Whether readers of this output see the time and the level of a line without our writing them.
 bool keeps_time_and_level(const config::Output& output) noexcept;

@@ -1,10 +1,10 @@
 #pragma once
 
-#include <cstdint>
-#include <optional>
-
 #include "sluice/base/clock.hpp"
 #include "sluice/config/config.hpp"
+
+#include <cstdint>
+#include <optional>
 
 namespace sluice {
 

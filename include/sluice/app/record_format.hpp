@@ -1,9 +1,9 @@
 #pragma once
 
-#include <string>
-
 #include "sluice/config/config.hpp"
 #include "sluice/session/record.hpp"
+
+#include <string>
 
 namespace sluice {
 
@@ -12,9 +12,11 @@ namespace sluice {
 //     time listener client -> pool/backend upload=BYTES download=BYTES duration=SECONDSs connect=SECONDSs
 //     path=splice|copy|mixed end=REASON why=REASON error="..."
 //
-// (in one line; `error` only if an errno stands behind the end, `connect=-` if no backend was reached, backend
+// (in one line; `error` only if an errno stands behind the end, `connect=-` if no backend was reached,
+// backend
 // `-` if none was chosen.) As JSON the same names, all of them always, with numbers of bytes and seconds, and
-// null where there is nothing. Accept and connect have `event=accept` or `event=connect` in place of the sums.
+// null where there is nothing. Accept and connect have `event=accept` or `event=connect` in place of the
+// sums.
 std::string format_record(const SessionRecord& record, config::Format format);
 
 // The path that a session's bytes took: `splice` if all of them were spliced, `copy` if none was (or there

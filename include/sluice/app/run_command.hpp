@@ -1,10 +1,10 @@
 #pragma once
 
-#include <string>
-#include <vector>
-
 #include "sluice/app/overrides.hpp"
 #include "sluice/config/config.hpp"
+
+#include <string>
+#include <vector>
 
 namespace sluice {
 

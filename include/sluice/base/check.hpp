@@ -13,7 +13,8 @@ namespace sluice {
 // For promises that only a bug of ours can break; never for what a peer or the system may do.
 // On in release builds too: a relay that has lost track of who owns what would hand one client's bytes to
 // another, and stopping is the smaller harm.
-#define SLUICE_CHECK(condition) \
-    do {                        \
-        if (!(condition)) [[unlikely]] ::sluice::check_failed(#condition); \
+#define SLUICE_CHECK(condition)                 \
+    do {                                        \
+        if (!(condition)) [[unlikely]]          \
+            ::sluice::check_failed(#condition); \
     } while (false)

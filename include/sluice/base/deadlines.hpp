@@ -1,13 +1,13 @@
 #pragma once
 
+#include "sluice/base/check.hpp"
+#include "sluice/base/clock.hpp"
+#include "sluice/base/list.hpp"
+
 #include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <vector>
-
-#include "sluice/base/check.hpp"
-#include "sluice/base/clock.hpp"
-#include "sluice/base/list.hpp"
 
 namespace sluice {
 
@@ -23,10 +23,10 @@ class DeadlineNode : public ListNode<Tag> {
 
 // The deadlines of many objects, of which few ever pass: nothing here costs an idle object anything.
 //
-// All objects whose deadline has the same duration stand in one list, in the order of their last touch, so only
-// the fronts are ever looked at. A touch moves the object to the back, but only once 1/128 of the duration has
-// passed since the last move: busy objects are moved rarely. The price: a deadline passes no earlier than asked
-// and at most 1/128 later.
+// All objects whose deadline has the same duration stand in one list, in the order of their last touch, so
+// only the fronts are ever looked at. A touch moves the object to the back, but only once 1/128 of the
+// duration has passed since the last move: busy objects are moved rarely. The price: a deadline passes no
+// earlier than asked and at most 1/128 later.
 template <class T, class Tag>
 class Deadlines {
   public:
@@ -45,7 +45,8 @@ class Deadlines {
         node.unlink();
         node.class_ = deadline_class;
         node.since_ = now;
-        if (classes_[deadline_class]->duration > Nanoseconds(0)) classes_[deadline_class]->objects.push_back(object);
+        if (classes_[deadline_class]->duration > Nanoseconds(0))
+            classes_[deadline_class]->objects.push_back(object);
     }
 
     // The object showed life: its deadline begins anew.

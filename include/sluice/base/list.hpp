@@ -1,8 +1,8 @@
 #pragma once
 
-#include <cstddef>
-
 #include "sluice/base/check.hpp"
+
+#include <cstddef>
 
 namespace sluice {
 

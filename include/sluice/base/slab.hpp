@@ -1,5 +1,7 @@
 #pragma once
 
+#include "sluice/base/check.hpp"
+
 #include <sys/mman.h>
 
 #include <cstddef>
@@ -7,8 +9,6 @@
 #include <memory>
 #include <new>
 #include <utility>
-
-#include "sluice/base/check.hpp"
 
 namespace sluice {
 
@@ -27,7 +27,8 @@ struct SlotName {
 template <class T>
 class Slab {
   public:
-    // REQUIRES: capacity < 2^32 - 2. Throws std::bad_alloc when the address space cannot be had (start-up only).
+    // REQUIRES: capacity < 2^32 - 2. Throws std::bad_alloc when the address space cannot be had (start-up
+    // only).
     explicit Slab(std::uint32_t capacity) : capacity_(capacity) {
         void* memory = ::mmap(nullptr, bytes(), PROT_READ | PROT_WRITE,
                               MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);

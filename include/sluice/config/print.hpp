@@ -1,8 +1,8 @@
 #pragma once
 
-#include <string>
-
 #include "sluice/config/config.hpp"
+
+#include <string>
 
 namespace sluice::config {
 

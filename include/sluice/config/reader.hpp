@@ -18,7 +18,7 @@ namespace sluice::config {
 // descends deeper than the tables do, so aliases that contain themselves end like any wrong type. May throw
 // what yaml-cpp throws; load_text() catches it.
 class Reader {
-public:
+  public:
     explicit Reader(std::string_view file) : file_(file) {}
 
     void read(const YAML::Node& document, ConfigDraft& draft);
@@ -28,7 +28,7 @@ public:
     // Sorted by place, without repetitions.
     [[nodiscard]] std::vector<Diagnostic> take_diagnostics();
 
-private:
+  private:
     // A value and where to point when it is at fault: at its key when the value is missing or empty.
     struct Value {
         YAML::Node node;

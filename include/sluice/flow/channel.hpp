@@ -1,5 +1,7 @@
 #pragma once
 
+#include "sluice/net/pipe.hpp"
+
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -7,8 +9,6 @@
 #include <span>
 #include <utility>
 #include <vector>
-
-#include "sluice/net/pipe.hpp"
 
 namespace sluice {
 
@@ -23,9 +23,9 @@ struct Transfer {
     } outcome;
     std::size_t bytes = 0;
     int error = 0;
-    // receive() from TCP only: the kernel says that not a byte and no FIN is left (TCP_INQ). What comes later brings
-    // an event of its own, so the read that would only be answered EAGAIN can be saved. A short read alone proves
-    // nothing: reads also stop at urgent data, and at a FIN.
+    // receive() from TCP only: the kernel says that not a byte and no FIN is left (TCP_INQ). What comes later
+    // brings an event of its own, so the read that would only be answered EAGAIN can be saved. A short read
+    // alone proves nothing: reads also stop at urgent data, and at a FIN.
     bool emptied = false;
 };
 
@@ -33,7 +33,9 @@ struct Transfer {
 // Descriptors are non-blocking; `memory` is lent for the call.
 Transfer receive(int source, std::span<std::byte> memory) noexcept;
 Transfer send(int target, std::span<const std::byte> bytes) noexcept;
-// Whether bytes, an end or an error wait in the source, without consuming any of them.
+// Whether the kernel calls the source readable, whatever a call that reads would bring.
+bool readable_now(int source) noexcept;
+// Whether bytes, an end or an error wait in the source, without consuming any byte.
 Transfer peek(int source) noexcept;
 
 // Bytes of one flow that rest in a kernel pipe on their way. Holds a leased pipe.
@@ -61,11 +63,12 @@ class SpliceChannel {
     std::size_t held_ = 0;  // exactly what the pipe holds
 };
 
-// Memory blocks for bytes whose target is slow, recycled so that steady traffic allocates nothing. One thread.
+// Memory blocks for bytes whose target is slow, recycled so that steady traffic allocates nothing. One
+// thread.
 class BlockPool {
   public:
     // Three sizes, so that a slow reader's last 100 bytes do not hold 64 KiB.
-    static constexpr std::size_t sizes[] = {2 * 1024, 16 * 1024, 64 * 1024};
+    static constexpr std::size_t sizes[] = {2048, 16384, 65536};
     static constexpr std::size_t size_max = sizes[2];
 
     struct Block {
@@ -75,8 +78,8 @@ class BlockPool {
 
     BlockPool();
 
-    // A block of at least `bytes`. REQUIRES: bytes <= size_max. Throws std::bad_alloc.
-    Block take(std::size_t bytes);
+    // A block of at least `bytes`; one without memory when there is none. REQUIRES: bytes <= size_max
+    Block take(std::size_t bytes) noexcept;
     void give_back(Block block) noexcept;
     std::size_t taken_bytes() const noexcept { return taken_; }
 
@@ -106,8 +109,9 @@ class CopyChannel {
     // REQUIRES: !empty()
     Transfer drain(int target) noexcept;
 
-    // Before the turn ends: what is still held leaves the scratch memory for a block.
-    void settle(BlockPool& blocks);
+    // Before the turn ends: what is still held leaves the scratch memory for a block. False when there is no
+    // memory for one: the bytes are lost, and the flow with them.
+    [[nodiscard]] bool settle(BlockPool& blocks) noexcept;
 
     // Throws away what is held, and gives the block back if there is one.
     void clear(BlockPool& blocks) noexcept;

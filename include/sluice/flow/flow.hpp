@@ -1,26 +1,28 @@
 #pragma once
 
+#include "sluice/flow/channel.hpp"
+#include "sluice/net/owned_fd.hpp"
+
 #include <cstddef>
 #include <cstdint>
 #include <span>
 #include <variant>
 
-#include "sluice/flow/channel.hpp"
-#include "sluice/net/owned_fd.hpp"
-
 namespace sluice {
 
 // One socket of a session as its two flows see it: it is the source of one and the target of the other.
 //
-// The flags are what the reactor told last (each socket is watched once, edge-triggered) corrected by what the
-// calls answered since. True means "worth trying", false means "the reactor will tell".
+// The flags are what the reactor told last (each socket is watched once, edge-triggered) corrected by what
+// the calls answered since. True means "worth trying", false means "the reactor will tell".
 struct Socket {
     OwnedFd fd;
     bool stream_of_tcp = false;  // may be spliced; knows RST
     bool readable = false;
     bool writable = false;
     // The errno of its broken connection, 0 while whole. Kept here because the kernel tells it only once:
-    // a send that was answered ECONNRESET makes the next recv answer 0, which must not pass for a FIN.
+    // a send that was answered ECONNRESET makes the next recv answer 0, which must not pass for a FIN. EPIPE
+    // as the first error does speak of a FIN: the reset came after it (TCP in CLOSE_WAIT), or the unix peer
+    // has closed in good order; its stream is whole, and only what we send has nowhere to go.
     int error = 0;
 };
 
@@ -53,7 +55,7 @@ class Flow {
 
     // Moves bytes from source to target until one of them would block or about `budget` bytes were moved.
     // The same two sockets each time. Sets their flags from what the calls answer.
-    Progress advance(Socket& source, Socket& target, Lane& lane, std::size_t budget);
+    Progress advance(Socket& source, Socket& target, Lane& lane, std::size_t budget) noexcept;
 
     // Ends the flow without an orderly end and gives back what it holds. Idempotent.
     void abandon(Lane& lane) noexcept;
@@ -85,7 +87,7 @@ class Flow {
     void give_up_splice(Lane& lane) noexcept;
     void choose_path(std::size_t bytes_read) noexcept;
     void finish(Socket& target, Lane& lane) noexcept;
-    Progress rest(Progress why, Lane& lane);
+    Progress rest(Progress why, Socket& target, Lane& lane) noexcept;
 
     // Where the bytes rest. Exchanged exactly when empty.
     std::variant<CopyChannel, SpliceChannel> channel_;
@@ -97,7 +99,7 @@ class Flow {
     bool splice_proven_ = false;  // the target has taken bytes from a pipe before
     bool splice_refused_ = false;
     bool pipe_missed_ = false;
-    std::uint8_t streak_ = 0;     // reads in a row that spoke for the other path
+    std::uint8_t streak_ = 0;  // reads in a row that spoke for the other path
 };
 
 }  // namespace sluice

@@ -1,12 +1,12 @@
 #pragma once
 
+#include "sluice/net/owned_fd.hpp"
+
 #include <array>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <vector>
-
-#include "sluice/net/owned_fd.hpp"
 
 namespace sluice {
 
@@ -23,7 +23,9 @@ class Pipe {
 
   private:
     Pipe(OwnedFd read_end, OwnedFd write_end, std::size_t size) noexcept
-        : read_end_(std::move(read_end)), write_end_(std::move(write_end)), size_(static_cast<std::uint32_t>(size)) {}
+        : read_end_(std::move(read_end)),
+          write_end_(std::move(write_end)),
+          size_(static_cast<std::uint32_t>(size)) {}
     OwnedFd read_end_;
     OwnedFd write_end_;
     std::uint32_t size_;
@@ -42,11 +44,12 @@ struct PipeBudget {
 
 // The pipes of one worker, leased to flows for as long as bytes rest in them. One thread.
 //
-// Large pipes make splicing cheap (239 CPU ms/GiB with 1 MiB against 392 with 64 KiB, KERNEL.md) and there are
-// few of them, so the size follows the pressure: the more is leased, the smaller the next pipe.
+// Large pipes make splicing cheap (239 CPU ms/GiB with 1 MiB against 392 with 64 KiB, KERNEL.md) and there
+// are few of them, so the size follows the pressure: the more is leased, the smaller the next pipe.
 class PipePool {
   public:
-    static constexpr std::array<std::size_t, 3> sizes = {1024 * 1024, 256 * 1024, 64 * 1024};
+    static constexpr std::array<std::size_t, 3> sizes = {std::size_t{1024} * 1024, std::size_t{256} * 1024,
+                                                         std::size_t{64} * 1024};
 
     // May spend this many bytes; 0: never a pipe. Reserves its lists here, so that leasing allocates nothing.
     explicit PipePool(std::size_t budget);

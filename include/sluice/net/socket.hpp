@@ -1,19 +1,19 @@
 #pragma once
 
-#include <cstddef>
-#include <cstdint>
-#include <expected>
-
 #include "sluice/base/clock.hpp"
 #include "sluice/net/address.hpp"
 #include "sluice/net/owned_fd.hpp"
+
+#include <cstddef>
+#include <cstdint>
+#include <expected>
 
 namespace sluice {
 
 // What is set on a TCP socket. 0 leaves the system's default.
 struct SocketOptions {
     bool nodelay = true;
-    bool fastopen = false;  // listeners only
+    bool fastopen = false;      // listeners only
     int keepalive_idle_s = 60;  // 0: no keepalive
     int keepalive_interval_s = 10;
     int keepalive_count = 6;
@@ -42,6 +42,10 @@ struct Dial {
     int error = 0;
 };
 Dial dial(int fd, const SocketAddress& address) noexcept;
+
+// An urgent byte stays where it stands in the stream. By default the kernel takes it out and, nobody asking
+// for it, loses it. Every socket that open_stream_socket() and open_listening_socket() make has it set.
+bool keep_urgent_bytes_in_place(int fd) noexcept;
 
 // How the socket's last asynchronous error reads (SO_ERROR), which this also clears; 0 for none.
 int take_error(int fd) noexcept;

@@ -1,14 +1,14 @@
 #pragma once
 
+#include "sluice/base/check.hpp"
+#include "sluice/base/clock.hpp"
+#include "sluice/base/slab.hpp"
+
 #include <cstdint>
 #include <expected>
 #include <memory>
 #include <span>
 #include <string>
-
-#include "sluice/base/check.hpp"
-#include "sluice/base/clock.hpp"
-#include "sluice/base/slab.hpp"
 
 namespace sluice {
 
@@ -36,7 +36,8 @@ class Token {
 
     Question question() const noexcept { return static_cast<Question>(raw_ & 0xff); }
     SlotName name() const noexcept {
-        return {static_cast<std::uint32_t>(raw_ >> 8 & (slots_max - 1)), static_cast<std::uint32_t>(raw_ >> 32)};
+        return {static_cast<std::uint32_t>(raw_ >> 8 & (slots_max - 1)),
+                static_cast<std::uint32_t>(raw_ >> 32)};
     }
     std::uint64_t raw() const noexcept { return raw_; }
     bool operator==(const Token&) const = default;
@@ -70,7 +71,8 @@ class Reactor {
     // close-on-exec.
     virtual void accept(int listening_fd, Token token) = 0;
 
-    // Tell of events, edge-triggered: what holds now once, then each change. A partial read brings no new event.
+    // Tell of events, edge-triggered: what holds now once, then each change. A partial read brings no new
+    // event.
     virtual void watch(int fd, Token token) = 0;
 
     // Wish that a question ends. Its own last answer says that it did.
@@ -87,7 +89,7 @@ class Reactor {
 // and what could be done about it. `sockets_max` sizes the completion queue.
 std::expected<std::unique_ptr<Reactor>, std::string> open_uring_reactor(std::uint32_t sockets_max);
 
-std::expected<std::unique_ptr<Reactor>, std::string> open_epoll_reactor();
+std::expected<std::unique_ptr<Reactor>, std::string> open_epoll_reactor(std::uint32_t sockets_max);
 
 // Whether io_uring works here: creates a ring and runs one operation of each kind that the reactor needs.
 // The error is the reason in a sentence.

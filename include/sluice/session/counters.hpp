@@ -1,10 +1,10 @@
 #pragma once
 
+#include "sluice/session/end.hpp"
+
 #include <array>
 #include <atomic>
 #include <cstdint>
-
-#include "sluice/session/end.hpp"
 
 namespace sluice {
 
@@ -24,11 +24,11 @@ class Counter {
 
 // What one worker counts, on cache lines of its own.
 struct alignas(64) WorkerCounters {
-    Counter sessions;           // accepted and served, so far
-    Counter sessions_now;       // alive
+    Counter sessions;                      // accepted and served, so far
+    Counter sessions_now;                  // alive
     std::array<Counter, ends_count> ends;  // sessions by End
-    Counter spliced_bytes;      // of ended sessions
-    Counter copied_bytes;       // of ended sessions
+    Counter spliced_bytes;                 // of ended sessions
+    Counter copied_bytes;                  // of ended sessions
     Counter stale_completions;  // answers to questions of sessions that are gone: a bug if ever not zero
     Counter accept_pauses;      // times that accepting stopped for want of descriptors or memory
     Counter pipe_refusals;      // times that a bulky flow was copied because there was no pipe

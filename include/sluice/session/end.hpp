@@ -30,6 +30,8 @@ inline constexpr std::size_t ends_count = 16;
 const char* to_string(End end) noexcept;
 
 // Whether both sides said FIN and nothing is missing.
-constexpr bool orderly(End end) noexcept { return end == End::client_fin || end == End::upstream_fin; }
+constexpr bool orderly(End end) noexcept {
+    return end == End::client_fin || end == End::upstream_fin;
+}
 
 }  // namespace sluice

@@ -1,5 +1,10 @@
 #pragma once
 
+#include "sluice/config/config.hpp"
+#include "sluice/net/address.hpp"
+#include "sluice/net/owned_fd.hpp"
+#include "sluice/net/socket.hpp"
+
 #include <sys/types.h>
 
 #include <atomic>
@@ -8,22 +13,18 @@
 #include <string>
 #include <vector>
 
-#include "sluice/config/config.hpp"
-#include "sluice/net/address.hpp"
-#include "sluice/net/owned_fd.hpp"
-#include "sluice/net/socket.hpp"
-
 namespace sluice {
 
 // The socket options that the configuration asks for.
 SocketOptions socket_options(const config::Tcp& tcp) noexcept;
 
-// One bound address: a listening socket for each worker. TCP addresses are shared by SO_REUSEPORT, a unix path has
-// one socket, of which each worker gets a duplicate. Removes the unix path that it made when it dies.
+// One bound address: a listening socket for each worker. TCP addresses are shared by SO_REUSEPORT, a unix
+// path has one socket, of which each worker gets a duplicate. Removes the unix path that it made when it
+// dies.
 class BoundAddress {
   public:
-    // Takes over a unix path whose owner is gone; refuses one where somebody listens, and any other kind of file.
-    // The error is a sentence: the address, what is wrong with it, who holds it, what to do.
+    // Takes over a unix path whose owner is gone; refuses one where somebody listens, and any other kind of
+    // file. The error is a sentence: the address, what is wrong with it, who holds it, what to do.
     static std::expected<BoundAddress, std::string> open(const Endpoint& endpoint, const config::Tcp& tcp,
                                                          std::uint32_t workers);
     ~BoundAddress();

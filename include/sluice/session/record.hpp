@@ -1,15 +1,15 @@
 #pragma once
 
-#include <atomic>
-#include <cstdint>
-#include <memory>
-#include <vector>
-
 #include "sluice/base/clock.hpp"
 #include "sluice/base/ring.hpp"
 #include "sluice/config/config.hpp"
 #include "sluice/net/address.hpp"
 #include "sluice/session/end.hpp"
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <vector>
 
 namespace sluice {
 
@@ -23,8 +23,8 @@ enum class PathReason : std::uint8_t {
 };
 const char* to_string(PathReason reason) noexcept;
 
-// What is told of a session at one moment of its life. Plain bytes: a worker writes it into a ring and goes on.
-// The pointers lead into the configuration that the session was born with.
+// What is told of a session at one moment of its life. Plain bytes: a worker writes it into a ring and goes
+// on. The pointers lead into the configuration that the session was born with.
 struct SessionRecord {
     enum class Event : std::uint8_t { accept, connect, close } event = Event::close;
     End end = End::client_fin;                  // close only
@@ -42,8 +42,8 @@ struct SessionRecord {
     Nanoseconds connect{-1};  // from the accept to the established upstream; negative: never
 };
 
-// The records of all workers on their way to one reader. Workers never wait here: a record that finds its ring
-// full is lost and counted.
+// The records of all workers on their way to one reader. Workers never wait here: a record that finds its
+// ring full is lost and counted.
 class Records {
   public:
     Records(std::size_t workers, std::size_t records_max_of_a_worker);

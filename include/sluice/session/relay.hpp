@@ -1,16 +1,16 @@
 #pragma once
 
+#include "sluice/base/clock.hpp"
+#include "sluice/config/config.hpp"
+#include "sluice/net/address.hpp"
+#include "sluice/session/record.hpp"
+
 #include <array>
 #include <cstdint>
 #include <expected>
 #include <memory>
 #include <string>
 #include <vector>
-
-#include "sluice/base/clock.hpp"
-#include "sluice/config/config.hpp"
-#include "sluice/net/address.hpp"
-#include "sluice/session/record.hpp"
 
 namespace sluice {
 
@@ -30,21 +30,21 @@ struct RelayCounters {
 
 // The whole relay of one configuration: its listeners, its workers (a thread each) and its resolver.
 //
-// Life: open() -> start() -> drain() and/or kill() -> wait_until_idle() -> destroyed. Each is called by the thread
-// that owns the relay. Destroying a running relay kills its sessions and joins its threads.
+// Life: open() -> start() -> drain() and/or kill() -> wait_until_idle() -> destroyed. Each is called by the
+// thread that owns the relay. Destroying a running relay kills its sessions and joins its threads.
 class Relay {
   public:
     // Binds every address of the configuration, for every worker, and begins to listen; nothing is accepted
-    // yet. All errors at once, each a sentence that names the listener, the address and what to do. On failure
-    // nothing stays open, and unix paths that were made are gone again.
+    // yet. All errors at once, each a sentence that names the listener, the address and what to do. On
+    // failure nothing stays open, and unix paths that were made are gone again.
     static std::expected<std::unique_ptr<Relay>, std::vector<std::string>> open(
         std::shared_ptr<const config::Config> config);
 
     // Starts the resolver and the workers; returns once every worker accepts.
     virtual std::expected<void, std::string> start() = 0;
 
-    // Stops accepting (clients that wait in the queues are still taken), and ends with End::drained what is left
-    // at the deadline. Returns at once.
+    // Stops accepting (clients that wait in the queues are still taken), and ends with End::drained what is
+    // left at the deadline. Returns at once.
     virtual void drain(Time deadline) = 0;
 
     // Ends every session now, with End::killed, after which the workers stop. Returns at once.
@@ -54,7 +54,7 @@ class Relay {
     // False if that was not so by the deadline.
     virtual bool wait_until_idle(Time deadline) = 0;
 
-    virtual const char* engine() const noexcept = 0;             // "io_uring" or "epoll"
+    virtual const char* engine() const noexcept = 0;                // "io_uring" or "epoll"
     virtual const std::string& engine_reason() const noexcept = 0;  // a sentence
     virtual std::uint32_t workers() const noexcept = 0;
     virtual std::uint32_t sessions_max() const noexcept = 0;

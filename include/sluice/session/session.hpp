@@ -1,10 +1,5 @@
 #pragma once
 
-#include <atomic>
-#include <cstdint>
-#include <span>
-#include <vector>
-
 #include "sluice/base/clock.hpp"
 #include "sluice/base/deadlines.hpp"
 #include "sluice/base/list.hpp"
@@ -18,6 +13,11 @@
 #include "sluice/session/end.hpp"
 #include "sluice/session/record.hpp"
 #include "sluice/upstream/pool.hpp"
+
+#include <atomic>
+#include <cstdint>
+#include <span>
+#include <vector>
 
 namespace sluice {
 
@@ -36,7 +36,8 @@ class Seat {
     Seat(Count& process, std::uint32_t process_max, Count& listener, std::uint32_t listener_max) noexcept;
     ~Seat();
     Seat(Seat&& other) noexcept
-        : process_(std::exchange(other.process_, nullptr)), listener_(std::exchange(other.listener_, nullptr)) {}
+        : process_(std::exchange(other.process_, nullptr)),
+          listener_(std::exchange(other.listener_, nullptr)) {}
     Seat& operator=(Seat&&) = delete;
 
     bool taken() const noexcept { return process_ != nullptr; }
@@ -53,6 +54,8 @@ struct SessionKind {
     SocketOptions upstream_options;
     // Deadline classes of the worker.
     std::uint32_t connect, idle, half_closed, max_age;
+    // Idle is the shorter patience, so that it ends half-closed sessions too.
+    bool idle_when_half_closed;
 };
 
 // What a worker does for its sessions. One per worker; the sessions get it with every call.
@@ -65,29 +68,29 @@ struct Services {
     List<Session, AwaitTag> awaiting;
     WorkerCounters& counters;
     Records& records;
-    std::size_t worker;            // whose ring of records
-    config::AccessEvents events;   // what is recorded
-    std::uint32_t flush_class;     // deadline class of flush_interval
-    Time now;                      // as of this turn
+    std::size_t worker;           // whose ring of records
+    config::AccessEvents events;  // what is recorded
+    std::uint32_t flush_class;    // deadline class of flush_interval
+    Time now;                     // as of this turn
 };
 
-// While a broken end's last bytes are on their way, how often the target is asked whether it has them. There is
-// no event for it: the kernel tells when a send queue has room, not when it is empty.
+// While a broken end's last bytes are on their way, how often the target is asked whether it has them. There
+// is no event for it: the kernel tells when a send queue has room, not when it is empty.
 inline constexpr Nanoseconds flush_interval = std::chrono::milliseconds(5);
-// And after what time the target is reset all the same.
+// And after how long without any progress the target is reset all the same.
 inline constexpr Nanoseconds flush_max = std::chrono::seconds(10);
 
 enum class SessionState : std::uint8_t {
     awaiting_address,  // the pool's names are still being resolved; no upstream socket
     dialing,           // the upstream socket is connecting, and watched
-    redialing,         // the last dial failed: its socket's last answer is awaited, or a busy unix queue given time
-    relaying,          // both flows may run
-    flushing,          // one side is broken; what it sent before is being delivered to the other
-    closing,           // ended: only last answers are awaited
+    redialing,  // the last dial failed: its socket's last answer is awaited, or a busy unix queue given time
+    relaying,   // both flows may run
+    flushing,   // one side is broken; what it sent before is being delivered to the other
+    closing,    // ended: only last answers are awaited
 };
 
-// One client socket, one upstream socket, two flows. Lives in a worker's slab, is reached by its name only, and is
-// retired by the worker in one place: when it is closing and nothing it asked is outstanding.
+// One client socket, one upstream socket, two flows. Lives in a worker's slab, is reached by its name only,
+// and is retired by the worker in one place: when it is closing and nothing it asked is outstanding.
 //
 // Every call may end the session; the caller asks quiet() afterwards.
 class Session : public DeadlineNode<PatienceTag>,
@@ -119,10 +122,11 @@ class Session : public DeadlineNode<PatienceTag>,
     void end(End reason, Services& services) noexcept;
 
     // Nothing names it any more: it may be retired.
-    bool quiet() const noexcept { return state_ == SessionState::closing && !client_watched_ && !upstream_watched_; }
+    bool quiet() const noexcept {
+        return state_ == SessionState::closing && !client_watched_ && !upstream_watched_;
+    }
 
   private:
-    enum class Farewell : std::uint8_t { close, reset };
     enum class Dialled : std::uint8_t { under_way, failed, ended };
 
     void dial_next(Services& services) noexcept;
@@ -136,7 +140,7 @@ class Session : public DeadlineNode<PatienceTag>,
     void note_half_close(Services& services) noexcept;
     void break_off(Services& services) noexcept;
     void flush(Services& services) noexcept;
-    void close(End reason, Farewell client, Farewell upstream, Services& services) noexcept;
+    void close(End reason, Services& services) noexcept;
     void watch(Socket& socket, Question question, Services& services) noexcept;
     bool& watched(Question question) noexcept;
     void record(SessionRecord::Event event, Services& services) const noexcept;
@@ -144,7 +148,7 @@ class Session : public DeadlineNode<PatienceTag>,
 
     SlotName name_;
     SessionState state_ = SessionState::dialing;
-    End end_ = End::no_backend;      // the reason, as far as it is known: of the last failed dial, the first FIN
+    End end_ = End::no_backend;  // the reason, as far as it is known: of the last failed dial, the first FIN
     bool client_watched_ = false;    // a watch of the client's socket is outstanding
     bool upstream_watched_ = false;  // likewise
     bool half_closed_ = false;       // one flow has finished; end_ says whose FIN it was
@@ -160,6 +164,8 @@ class Session : public DeadlineNode<PatienceTag>,
     Time started_;
     Nanoseconds connect_took_{-1};
     Time give_up_at_{};  // flushing: reset then. redialing a busy unix socket: the dial is over then
+    std::uint64_t flush_delivered_ =
+        0;  // flushing: bytes that the target has acknowledged, as of the last look
     PeerAddress peer_;
     Seat seat_;
 };

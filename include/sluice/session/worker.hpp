@@ -1,22 +1,23 @@
 #pragma once
 
+#include "sluice/session/listener.hpp"
+#include "sluice/session/session.hpp"
+
 #include <array>
 #include <expected>
 #include <functional>
 #include <future>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <variant>
 #include <vector>
 
-#include "sluice/session/listener.hpp"
-#include "sluice/session/session.hpp"
-
 namespace sluice {
 
-// One thread of the relay: a reactor, its listening sockets, its sessions. Shares nothing that changes while bytes
-// flow, but the counts of sessions under the limits.
+// One thread of the relay: a reactor, its listening sockets, its sessions. Shares nothing that changes while
+// bytes flow, but the counts of sessions under the limits.
 class Worker {
   public:
     using OpenReactor = std::function<std::expected<std::unique_ptr<Reactor>, std::string>()>;
@@ -24,13 +25,13 @@ class Worker {
     struct Listening {
         OwnedFd socket;
         const config::Listener* listener;
-        std::size_t pool;            // index in Plan::pools
-        Seat::Count* sessions;       // of the listener, over all workers
+        std::size_t pool;       // index in Plan::pools
+        Seat::Count* sessions;  // of the listener, over all workers
     };
 
     struct Plan {
         std::size_t index = 0;
-        int cpu = -1;  // to run on, -1: wherever
+        int cpu = -1;                            // to run on, -1: wherever
         const config::Config* config = nullptr;  // outlives the worker
         OpenReactor open_reactor;
         std::vector<Listening> listening;
@@ -59,8 +60,8 @@ class Worker {
     Worker(const Worker&) = delete;
     Worker& operator=(const Worker&) = delete;
 
-    // The body of its thread. Answers `started` once it accepts or cannot; returns after Drain or Kill, when no
-    // session is left.
+    // The body of its thread. Answers `started` once it accepts or cannot; returns after Drain or Kill, when
+    // no session is left.
     void run(std::promise<std::expected<void, std::string>> started);
 
     // Any thread's.
@@ -88,7 +89,9 @@ class Worker {
     void on_accept(std::size_t listener, const Completion& completion);
     void on_accept_failed(Listener& listener, std::size_t index, int error);
     void admit(Listener& listener, OwnedFd client) noexcept;
-    void turn_away(Listener& listener, OwnedFd client) noexcept;
+    void turn_away(Listener& listener, OwnedFd client, End reason) noexcept;
+    void warn_of_limit(const Listener& listener);
+    void watch_doorbell();
     void answer_doorbell();
     void obey(LearnAddresses& command) noexcept;
     void obey(const Drain& command);
@@ -120,7 +123,8 @@ class Worker {
     Time resume_at_ = time_never;
     Time drain_at_ = time_never;
     bool draining_ = false;
-    bool killed_ = false;
+    std::optional<End> over_;  // killed or drained: what still comes out of the queues ends at once
+    bool doorbell_watched_ = false;
     Time warned_limit_at_{};
     std::uint64_t turned_away_ = 0;  // since the last warning
     Time warned_pause_at_{};

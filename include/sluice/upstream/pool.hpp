@@ -1,10 +1,10 @@
 #pragma once
 
-#include <cstdint>
-#include <vector>
-
 #include "sluice/config/config.hpp"
 #include "sluice/upstream/resolver.hpp"
+
+#include <cstdint>
+#include <vector>
 
 namespace sluice {
 

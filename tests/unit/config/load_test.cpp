@@ -76,7 +76,7 @@ std::filesystem::path source_dir() {
 
 // A folder that is gone with the test.
 class TemporaryFolder {
-public:
+  public:
     TemporaryFolder() {
         std::string pattern = (std::filesystem::temp_directory_path() / "sluice-config-XXXXXX").string();
         REQUIRE(mkdtemp(pattern.data()) != nullptr);
@@ -91,7 +91,7 @@ public:
 
     [[nodiscard]] const std::filesystem::path& path() const { return path_; }
 
-private:
+  private:
     std::filesystem::path path_;
 };
 

@@ -1,0 +1,305 @@
+#include "sluice/flow/channel.hpp"
+
+#include "tests/support/death.hpp"
+#include "tests/support/doctest.hpp"
+#include "tests/support/sockets.hpp"
+
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <sys/eventfd.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <csignal>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace sluice {
+namespace {
+
+using Outcome = Transfer::Outcome;
+
+std::span<const std::byte> bytes_of(std::string_view text) {
+    return std::as_bytes(std::span(text));
+}
+
+// Until the kernel holds so many bytes for the reader of this socket.
+void wait_until_queued(const test::Socket& socket, int bytes) {
+    REQUIRE(test::wait_until([&] {
+        int queued = 0;
+        return ::ioctl(socket.descriptor(), FIONREAD, &queued) == 0 && queued >= bytes;
+    }));
+}
+
+// Until the kernel tells one of these of the socket.
+void wait_for(const test::Socket& socket, short events) {
+    pollfd one{.fd = socket.descriptor(), .events = events, .revents = 0};
+    REQUIRE(::poll(&one, 1, static_cast<int>(test::patience.count())) == 1);
+}
+
+struct Memory {
+    std::array<std::byte, 65'536> bytes{};
+    std::string text(std::size_t size) const { return {reinterpret_cast<const char*>(bytes.data()), size}; }
+};
+
+#define OPEN_PIPE(name)                                                                           \
+    auto name##_opened = Pipe::open(65'536);                                                      \
+    if (!name##_opened) SLUICE_SKIP("this user's pipe budget (pipe-user-pages-soft) is used up"); \
+    SpliceChannel name(std::move(*name##_opened))
+
+TEST_CASE("receive: bytes, then nothing, then the end") {
+    for (const bool tcp : {true, false}) {
+        CAPTURE(tcp);
+        auto [one, other] = tcp ? test::tcp_pair() : test::unix_pair();
+        Memory memory;
+        CHECK(receive(other.descriptor(), memory.bytes).outcome == Outcome::blocked);
+        CHECK(peek(other.descriptor()).outcome == Outcome::blocked);
+        one.send_all("hello");
+        wait_until_queued(other, 5);
+        CHECK(peek(other.descriptor()).outcome == Outcome::moved);
+        const Transfer transfer = receive(other.descriptor(), memory.bytes);
+        CHECK(transfer.outcome == Outcome::moved);
+        CHECK(transfer.bytes == 5);
+        CHECK(memory.text(5) == "hello");
+        CHECK(!transfer.emptied);  // TCP_INQ was not asked for
+        one.shutdown_write();
+        wait_for(other, POLLRDHUP);
+        CHECK(peek(other.descriptor()).outcome == Outcome::ended);
+        CHECK(receive(other.descriptor(), memory.bytes).outcome == Outcome::ended);
+    }
+}
+
+TEST_CASE("with TCP_INQ a read tells whether it was the last for now") {
+    auto [one, other] = test::tcp_pair();
+    const int on = 1;
+    REQUIRE(::setsockopt(other.descriptor(), IPPROTO_TCP, TCP_INQ, &on, sizeof(on)) == 0);
+    Memory memory;
+    one.send_all("hello");
+    wait_until_queued(other, 5);
+    CHECK(!receive(other.descriptor(), std::span(memory.bytes).first(3)).emptied);
+    CHECK(receive(other.descriptor(), memory.bytes).emptied);
+    // A FIN behind the bytes is something left.
+    one.send_all("bye");
+    one.shutdown_write();
+    wait_for(other, POLLRDHUP);
+    const Transfer last = receive(other.descriptor(), memory.bytes);
+    CHECK(last.bytes == 3);
+    CHECK(!last.emptied);
+    CHECK(receive(other.descriptor(), memory.bytes).outcome == Outcome::ended);
+}
+
+TEST_CASE("a reset is told as broken, after the bytes before it") {
+    auto [one, other] = test::tcp_pair();
+    one.send_all("hello");
+    wait_until_queued(other, 5);
+    one.reset();
+    wait_for(other, POLLERR);
+    Memory memory;
+    CHECK(receive(other.descriptor(), memory.bytes).bytes == 5);
+    const Transfer end = receive(other.descriptor(), memory.bytes);
+    CHECK(end.outcome == Outcome::broken);
+    CHECK(end.error == ECONNRESET);
+}
+
+TEST_CASE("a send to a connection that is gone says how, and raises no signal") {
+    {
+        auto [one, other] = test::tcp_pair();
+        one.reset();
+        wait_for(other, POLLERR);
+        const Transfer first = send(other.descriptor(), bytes_of("x"));
+        CHECK(first.outcome == Outcome::broken);
+        CHECK(first.error == ECONNRESET);
+        CHECK(send(other.descriptor(), bytes_of("x")).error == EPIPE);
+    }
+    auto [one, other] = test::unix_pair();
+    one.close();
+    CHECK(send(other.descriptor(), bytes_of("x")).error == EPIPE);
+}
+
+TEST_CASE("a full socket blocks and consumes nothing") {
+    auto [one, other] = test::unix_pair();
+    const std::string chunk(65'536, 'x');
+    std::size_t sent = 0;
+    Transfer transfer{Outcome::moved};
+    while ((transfer = send(one.descriptor(), bytes_of(chunk))).outcome == Outcome::moved)
+        sent += transfer.bytes;
+    CHECK(transfer.outcome == Outcome::blocked);
+    CHECK(transfer.bytes == 0);
+    one.shutdown_write();
+    CHECK(other.receive_to_end().bytes.size() == sent);
+}
+
+TEST_CASE("a splice channel carries bytes through its pipe and knows how many it holds") {
+    OPEN_PIPE(channel);
+    auto [sender, source] = test::tcp_pair();
+    auto [target, receiver] = test::tcp_pair();
+    CHECK(channel.fill(source.descriptor(), 100).outcome == Outcome::blocked);
+    CHECK(channel.empty());
+    sender.send_all("hello world");
+    wait_until_queued(source, 11);
+    CHECK(channel.fill(source.descriptor(), 5).bytes == 5);
+    CHECK(channel.held() == 5);
+    CHECK(channel.drain(target.descriptor()).bytes == 5);
+    CHECK(channel.empty());
+    CHECK(channel.fill(source.descriptor(), 100).bytes == 6);
+    CHECK(channel.drain(target.descriptor()).bytes == 6);
+    CHECK(receiver.receive_exactly(11) == "hello world");
+    sender.shutdown_write();
+    wait_for(source, POLLRDHUP);
+    CHECK(channel.fill(source.descriptor(), 100).outcome == Outcome::ended);
+}
+
+TEST_CASE("a splice channel drains as much as the target takes, and the rest later") {
+    OPEN_PIPE(channel);
+    auto [sender, source] = test::tcp_pair();
+    auto [target, receiver] = test::tcp_pair({.receive = 4096, .send = 4096});
+    std::string expected(target.send_until_full(1 << 20), '\0');
+    expected = test::pattern(expected.size(), 0);
+    const std::string bytes = test::pattern(20'000, 1);
+    sender.send_all(bytes);
+    wait_until_queued(source, 20'000);
+    REQUIRE(channel.fill(source.descriptor(), 65'536).outcome == Outcome::moved);
+    CHECK(channel.drain(target.descriptor()).outcome == Outcome::blocked);
+    const std::size_t held = channel.held();
+    std::string received;
+    while (!channel.empty()) {
+        received += receiver.receive_some(4096);
+        const std::size_t before = channel.held();
+        const Transfer drained = channel.drain(target.descriptor());
+        CHECK(channel.held() == before - drained.bytes);
+        CHECK(drained.outcome == (drained.bytes > 0 ? Outcome::moved : Outcome::blocked));
+    }
+    target.shutdown_write();
+    received += receiver.receive_to_end().bytes;
+    CHECK(received == expected + bytes.substr(0, held));
+}
+
+TEST_CASE("a broken target leaves the bytes in the pipe") {
+    OPEN_PIPE(channel);
+    auto [sender, source] = test::tcp_pair();
+    auto [target, receiver] = test::tcp_pair();
+    sender.send_all("secret");
+    wait_until_queued(source, 6);
+    REQUIRE(channel.fill(source.descriptor(), 100).bytes == 6);
+    receiver.reset();
+    wait_for(target, POLLERR);
+    const Transfer transfer = channel.drain(target.descriptor());
+    CHECK(transfer.outcome == Outcome::broken);
+    CHECK(transfer.error == ECONNRESET);
+    CHECK(channel.held() == 6);
+}
+
+TEST_CASE("what cannot be spliced is called unsuitable, and nothing was consumed") {
+    OPEN_PIPE(channel);
+    const OwnedFd counter(::eventfd(7, EFD_NONBLOCK | EFD_CLOEXEC));
+    CHECK(channel.fill(counter.get(), 100).outcome == Outcome::unsuitable);
+    auto [sender, source] = test::tcp_pair();
+    sender.send_all("hello");
+    wait_until_queued(source, 5);
+    REQUIRE(channel.fill(source.descriptor(), 100).bytes == 5);
+    // A file opened for appending answers EINVAL, splice(2) says.
+    const OwnedFd file(::open("/tmp", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600));
+    REQUIRE(::fcntl(file.get(), F_SETFL, O_APPEND) == 0);
+    CHECK(channel.drain(file.get()).outcome == Outcome::unsuitable);
+    CHECK(channel.held() == 5);
+    CopyChannel copy;
+    Memory memory;
+    const Pipe pipe = std::move(channel).take_pipe();
+    CHECK(copy.fill_from_pipe(pipe.read_end(), memory.bytes).bytes == 5);
+    auto [target, receiver] = test::tcp_pair();
+    CHECK(copy.drain(target.descriptor()).bytes == 5);
+    CHECK(receiver.receive_exactly(5) == "hello");
+    BlockPool blocks;
+    copy.clear(blocks);
+}
+
+TEST_CASE("a full pipe is never filled, and an empty one never drained") {
+    CHECK(test::death_of([] {
+              SpliceChannel channel(std::move(*Pipe::open(65'536)));
+              auto [one, other] = test::unix_pair();
+              channel.drain(one.descriptor());
+          }).broke_promise("!empty()"));
+    CHECK(test::death_of([] {
+              SpliceChannel channel(std::move(*Pipe::open(65'536)));
+              auto [sender, source] = test::tcp_pair();
+              sender.send_all("hello");
+              wait_until_queued(source, 5);
+              channel.fill(source.descriptor(), 100);
+              channel.fill(source.descriptor(), 100);
+          }).broke_promise("empty()"));
+}
+
+TEST_CASE("what a copy channel could not drain survives the scratch memory") {
+    auto [sender, source] = test::tcp_pair();
+    auto [target, receiver] = test::tcp_pair({.receive = 4096, .send = 4096});
+    const std::size_t before = target.send_until_full(1 << 20);
+    const std::string bytes = test::pattern(20'000, 3);
+    sender.send_all(bytes);
+    wait_until_queued(source, 20'000);
+    Memory scratch;
+    BlockPool blocks;
+    CopyChannel channel;
+    REQUIRE(channel.fill(source.descriptor(), scratch.bytes).bytes == 20'000);
+    CHECK(blocks.taken_bytes() == 0);
+    CHECK(channel.drain(target.descriptor()).outcome == Outcome::blocked);
+    CHECK(channel.settle(blocks));
+    CHECK(blocks.taken_bytes() == 65'536);
+    scratch.bytes.fill(std::byte{0xee});
+    CHECK(channel.settle(blocks));  // a second time changes nothing
+    CHECK(blocks.taken_bytes() == 65'536);
+    std::string received;
+    while (!channel.empty()) {
+        received += receiver.receive_some(4096);
+        channel.drain(target.descriptor());
+    }
+    channel.clear(blocks);
+    CHECK(blocks.taken_bytes() == 0);
+    target.shutdown_write();
+    received += receiver.receive_to_end().bytes;
+    CHECK(received == test::pattern(before, 0) + bytes);
+}
+
+TEST_CASE("settling an empty channel takes no block, and a channel is filled only when empty") {
+    auto [sender, source] = test::tcp_pair();
+    Memory scratch;
+    BlockPool blocks;
+    CopyChannel channel;
+    CHECK(channel.settle(blocks));
+    CHECK(blocks.taken_bytes() == 0);
+    sender.send_all("hello");
+    wait_until_queued(source, 5);
+    REQUIRE(channel.fill(source.descriptor(), scratch.bytes).bytes == 5);
+    CHECK(test::death_of([&] { channel.fill(source.descriptor(), scratch.bytes); }).signal == SIGABRT);
+    channel.clear(blocks);
+    CHECK(channel.empty());
+}
+
+TEST_CASE("blocks come in three sizes, are used again and counted") {
+    BlockPool blocks;
+    std::vector<BlockPool::Block> taken;
+    for (const auto& [bytes, size] : {std::pair{1, 2048}, std::pair{2048, 2048}, std::pair{2049, 16'384},
+                                      std::pair{16'385, 65'536}, std::pair{65'536, 65'536}}) {
+        taken.push_back(blocks.take(static_cast<std::size_t>(bytes)));
+        CHECK(std::cmp_equal(taken.back().size, size));
+    }
+    CHECK(blocks.taken_bytes() == 2 * 2048 + 16'384 + 2 * 65'536);
+    const std::byte* last = taken.back().memory.get();
+    while (!taken.empty()) {
+        blocks.give_back(std::move(taken.back()));
+        taken.pop_back();
+    }
+    CHECK(blocks.taken_bytes() == 0);
+    const BlockPool::Block first = blocks.take(65'536);
+    const BlockPool::Block second = blocks.take(65'536);
+    CHECK((first.memory.get() == last || second.memory.get() == last));
+    CHECK(test::death_of([&] { blocks.take(65'537); }).signal == SIGABRT);
+}
+
+}  // namespace
+}  // namespace sluice
