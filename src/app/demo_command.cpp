@@ -40,7 +40,7 @@ struct Reading {
     std::uint64_t bytes = 0;  // both ways, at their receivers
     std::uint64_t round_trips = 0;
     std::optional<Nanoseconds> cpu_time;  // of the relay's workers
-    std::uint64_t system_calls = 0;       // likewise, if they can be counted
+    std::uint64_t system_calls = 0;       // of the workers, to wait and to move bytes
 };
 
 // What happened between two.
@@ -92,7 +92,6 @@ struct Result {
     std::uint32_t workers = 0;
     Span bulk;
     Span round_trips;
-    std::optional<std::string> no_system_calls;  // why they could not be counted
     Latencies latencies;
     Paths bulk_paths;
     Paths round_trip_paths;
@@ -123,8 +122,6 @@ class Demo {
     std::unique_ptr<DemoTraffic> bulk_;
     std::unique_ptr<DemoTraffic> round_trips_;
     std::vector<pid_t> workers_;
-    std::optional<SystemCallCounter> system_calls_;
-    std::optional<std::string> no_system_calls_;
     Time begun_{};
 };
 
@@ -156,11 +153,6 @@ std::vector<std::string> Demo::start() {
     if (const auto started = relay_->start(); !started) return {started.error()};
 
     workers_ = threads_named("sluice-worker");
-    auto counter = SystemCallCounter::open(workers_);
-    if (counter)
-        system_calls_ = std::move(*counter);
-    else
-        no_system_calls_ = counter.error();
     bulk_ = std::make_unique<DemoTraffic>(*payload_);
     round_trips_ = std::make_unique<DemoTraffic>(*payload_);
     return {};
@@ -172,7 +164,7 @@ Reading Demo::read() const {
     reading.bytes = bulk_->downloaded() + backend_->received();
     reading.round_trips = round_trips_->round_trips();
     if (!workers_.empty()) reading.cpu_time = cpu_time_of(workers_);
-    if (system_calls_) reading.system_calls = system_calls_->count();
+    reading.system_calls = relay_->counters().system_calls;
     return reading;
 }
 
@@ -184,14 +176,12 @@ std::string number(const std::optional<double>& value, const char* format, doubl
 void Demo::show(const char* phase, const Span& span) {
     if (options_.json) return;
     const bool moved = span.gibibytes > 0;
-    std::optional<double> calls;
-    if (system_calls_) calls = span.system_calls;
-    fmt::print("{}{:>4.1f}s  {:<11}  {:>6}  {:>10}  {:>9}  {:>8}{}", live_ ? "\r" : "",
-               std::chrono::duration<double>(Clock::now() - begun_).count(), phase,
-               number(span.gibibytes, "{:.2f}", moved ? span.seconds : 0),
-               number(span.cpu_ms, "{:.0f}", span.gibibytes), number(calls, "{:.0f}", span.gibibytes),
-               number(span.round_trips, "{:.0f}", span.round_trips > 0 ? span.seconds : 0),
-               live_ ? "  " : "\n");
+    fmt::print(
+        "{}{:>4.1f}s  {:<11}  {:>6}  {:>10}  {:>9}  {:>8}{}", live_ ? "\r" : "",
+        std::chrono::duration<double>(Clock::now() - begun_).count(), phase,
+        number(span.gibibytes, "{:.2f}", moved ? span.seconds : 0),
+        number(span.cpu_ms, "{:.0f}", span.gibibytes), number(span.system_calls, "{:.0f}", span.gibibytes),
+        number(span.round_trips, "{:.0f}", span.round_trips > 0 ? span.seconds : 0), live_ ? "  " : "\n");
     std::fflush(stdout);
 }
 
@@ -214,7 +204,6 @@ Result Demo::run() {
     result.engine = relay_->engine();
     result.engine_reason = relay_->engine_reason();
     result.workers = relay_->workers();
-    result.no_system_calls = no_system_calls_;
     begun_ = Clock::now();
     if (!options_.json)
         fmt::print("engine {}: {}; {} workers\n{:>5}  {:<11}  {:>6}  {:>10}  {:>9}  {:>8}\n", result.engine,
@@ -268,13 +257,10 @@ void Demo::end(Result& result) {
 }
 
 void print_result(const Result& result) {
-    std::optional<double> calls;
-    if (!result.no_system_calls) calls = result.bulk.system_calls;
-    fmt::print("\nbulk: {:.2f} GiB/s, {} CPU ms/GiB in the relay's workers, system calls/GiB: {}\n",
+    fmt::print("\nbulk: {:.2f} GiB/s, {} CPU ms/GiB in the relay's workers, {} system calls/GiB\n",
                result.bulk.gibibytes / result.bulk.seconds,
                result.bulk.cpu_ms ? number(result.bulk.cpu_ms, "{:.0f}", result.bulk.gibibytes) : "n/a",
-               calls ? number(calls, "{:.0f}", result.bulk.gibibytes)
-                     : fmt::format("n/a ({})", *result.no_system_calls));
+               number(result.bulk.system_calls, "{:.0f}", result.bulk.gibibytes));
     fmt::print("      path {}: {:.2f} % of {:.2f} GiB spliced, in {} sessions\n", result.bulk_paths.word(),
                result.bulk_paths.spliced_percent(), static_cast<double>(result.bulk_paths.bytes) / gib,
                streams * 2);
@@ -301,8 +287,6 @@ void print_json(const Result& result) {
     const auto micros = [&](double share) {
         return std::chrono::duration<double, std::micro>(result.latencies.percentile(share)).count();
     };
-    std::optional<double> calls;
-    if (!result.no_system_calls) calls = result.bulk.system_calls;
     Json answer = {
         {"engine", result.engine},
         {"engine_reason", result.engine_reason},
@@ -311,8 +295,7 @@ void print_json(const Result& result) {
          {{"seconds", result.bulk.seconds},
           {"gib_per_second", result.bulk.gibibytes / result.bulk.seconds},
           {"cpu_ms_per_gib", or_null(result.bulk.cpu_ms, result.bulk.gibibytes)},
-          {"system_calls_per_gib", or_null(calls, result.bulk.gibibytes)},
-          {"system_calls_why_not", nullptr},
+          {"system_calls_per_gib", or_null(result.bulk.system_calls, result.bulk.gibibytes)},
           {"path", result.bulk_paths.word()},
           {"spliced_percent", result.bulk_paths.spliced_percent()}}},
         {"round_trips",
@@ -324,7 +307,6 @@ void print_json(const Result& result) {
           {"path", result.round_trip_paths.word()}}},
         {"intact", result.failures.empty()},
         {"failures", result.failures}};
-    if (result.no_system_calls) answer["bulk"]["system_calls_why_not"] = *result.no_system_calls;
     fmt::print("{}\n", answer.dump(2, ' ', false, Json::error_handler_t::replace));
 }
 

@@ -78,9 +78,20 @@ Transfer send(int target, std::span<const std::byte> bytes) noexcept {
     return failed(errno);
 }
 
-bool readable_now(int source) noexcept {
-    pollfd polled{.fd = source, .events = POLLIN, .revents = 0};
+namespace {
+
+bool ready_now(int fd, short events) noexcept {
+    pollfd polled{.fd = fd, .events = events, .revents = 0};
     return ::poll(&polled, 1, 0) > 0;
+}
+
+}  // namespace
+
+bool readable_now(int source) noexcept {
+    return ready_now(source, POLLIN);
+}
+bool writable_now(int target) noexcept {
+    return ready_now(target, POLLOUT);
 }
 
 Transfer peek(int source) noexcept {

@@ -78,12 +78,15 @@ std::optional<Pipe> PipePool::lease() noexcept {
     if (!pipe && leases_until_retry_ > 0) {
         --leases_until_retry_;
     } else if (!pipe) {
+        bool asked = false;
         for (std::size_t index = wanted; index < sizes.size() && !pipe; ++index) {
             drop_idle_until_fits(sizes[index]);
-            if (leased_ + idle_bytes_ + sizes[index] <= budget_) pipe = Pipe::open(sizes[index]);
+            if (leased_ + idle_bytes_ + sizes[index] > budget_) continue;
+            pipe = Pipe::open(sizes[index]);
+            asked = true;
         }
         // Asking costs 5 us; whoever holds the user's pipes will hold them for a while.
-        if (!pipe) leases_until_retry_ = 256;
+        if (!pipe && asked) leases_until_retry_ = 256;
     }
     for (std::size_t index = 0; index < sizes.size() && !pipe; ++index) pipe = take_idle(index);
     if (pipe)

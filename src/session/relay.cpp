@@ -134,13 +134,12 @@ std::vector<std::string> RunningRelay::prepare() {
     if (auto errors = bind_all(worker_count); !errors.empty()) return errors;
 
     const std::uint32_t possible = std::min(sessions_by_descriptors(worker_count), Token::slots_max - 1);
-    sessions_max_ =
-        config_->sessions_max > 0 ? std::min(config_->sessions_max, Token::slots_max - 1) : possible;
-    if (sessions_max_ > possible)
+    sessions_max_ = config_->sessions_max > 0 ? std::min(config_->sessions_max, possible) : possible;
+    if (config_->sessions_max > possible)
         spdlog::warn(
-            "sessions_max is {}, but the limit of open files suffices for about {}; raise it (ulimit -n, "
-            "LimitNOFILE=)",
-            sessions_max_, possible);
+            "sessions_max is {}, but the limit of open files suffices for {}: {} it is; raise the limit "
+            "(ulimit -n, LimitNOFILE=)",
+            config_->sessions_max, possible, possible);
     records_ = std::make_unique<Records>(worker_count, records_max_of_a_worker);
     if (auto opened = open_workers(cpus, worker_count); !opened) return {opened.error()};
     return {};
@@ -299,6 +298,7 @@ RelayCounters RunningRelay::counters() const noexcept {
         sum.stale_completions += counters.stale_completions.get();
         sum.accept_pauses += counters.accept_pauses.get();
         sum.pipe_refusals += counters.pipe_refusals.get();
+        sum.system_calls += counters.system_calls.get();
         sum.pipe_bytes += counters.pipe_bytes.get();
     }
     sum.records_lost = records_->lost();

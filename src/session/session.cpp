@@ -112,13 +112,7 @@ void Session::patience_over(Services& services) noexcept {
     switch (state_) {
         case SessionState::awaiting_address: return close(End::no_backend, services);
         case SessionState::dialing: return abort_dial(End::connect_timeout, ETIMEDOUT, services);
-        case SessionState::redialing: {
-            // A busy unix socket: once more, until the dial has had its time.
-            if (services.now >= give_up_at_) return abort_dial(End::connect_timeout, EAGAIN, services);
-            const Dialled dialled = dial_upstream(kind_->pool->current(attempt_), services);
-            if (dialled == Dialled::failed) abort_dial(End::connect_failed, error_, services);
-            return;
-        }
+        case SessionState::redialing: return dial_again(services);
         case SessionState::relaying:
             return close(
                 half_closed_ && !kind_->idle_when_half_closed ? End::half_closed_timeout : End::idle_timeout,
@@ -156,6 +150,9 @@ void Session::dial_next(Services& services) noexcept {
                 return;
             case Pool::Next::address: break;
         }
+        give_up_at_ = kind_->listener->timeouts.connect > Milliseconds(0)
+                          ? services.now + kind_->listener->timeouts.connect
+                          : time_never;
         if (dial_target(choice.target, services) != Dialled::failed) return;
         upstream_ = Socket();
     }
@@ -164,15 +161,13 @@ void Session::dial_next(Services& services) noexcept {
 Session::Dialled Session::dial_target(const SocketAddress& target, Services& services) noexcept {
     auto fd = open_stream_socket(target, kind_->upstream_options);
     if (!fd) {
+        if (no_descriptor_or_memory(fd.error().number)) return starve(fd.error().number, services);
         error_ = fd.error().number;
         end_ = End::connect_failed;
-        if (!no_descriptor_or_memory(error_)) return Dialled::failed;
-        close(End::exhausted, services);
-        return Dialled::ended;
+        return Dialled::failed;
     }
     upstream_.fd = std::move(*fd);
     upstream_.stream_of_tcp = target.family() != AF_UNIX;
-    give_up_at_ = time_never;
     return dial_upstream(target, services);
 }
 
@@ -188,8 +183,6 @@ Session::Dialled Session::dial_upstream(const SocketAddress& target, Services& s
             return Dialled::under_way;
         case Dial::State::busy:
             state_ = SessionState::redialing;
-            if (give_up_at_ == time_never && kind_->listener->timeouts.connect > Milliseconds(0))
-                give_up_at_ = services.now + kind_->listener->timeouts.connect;
             services.patience.start(*this, services.flush_class, services.now);
             return Dialled::under_way;
         case Dial::State::failed:
@@ -198,6 +191,32 @@ Session::Dialled Session::dial_upstream(const SocketAddress& target, Services& s
             return Dialled::failed;
     }
     check_failed("a Dial::State nobody handles");
+}
+
+// No descriptor (or memory) for the upstream socket. Others may end and free some, so the session waits as
+// long as a dial may take. But when clients have taken all there is, nobody would ever dial: then one session
+// of a turn gives up what it has, and the next one dials with it.
+Session::Dialled Session::starve(int error, Services& services) noexcept {
+    services.starved = true;
+    const bool again = state_ == SessionState::redialing && services.shed_at != services.now;
+    if (again || services.now >= give_up_at_) {
+        services.shed_at = services.now;
+        error_ = error;
+        close(End::exhausted, services);
+        return Dialled::ended;
+    }
+    state_ = SessionState::redialing;
+    services.patience.start(*this, services.flush_class, services.now);
+    return Dialled::under_way;
+}
+
+// A dial that had to wait: for a unix socket whose queue was full, or for a descriptor.
+void Session::dial_again(Services& services) noexcept {
+    const bool busy = upstream_.fd.valid();
+    if (busy && services.now >= give_up_at_) return abort_dial(End::connect_timeout, EAGAIN, services);
+    const SocketAddress target = kind_->pool->current(attempt_);
+    const Dialled dialled = busy ? dial_upstream(target, services) : dial_target(target, services);
+    if (dialled == Dialled::failed) abort_dial(End::connect_failed, error_, services);
 }
 
 // This dial is over without success: on to the next, as soon as nothing names the socket any more.
@@ -232,8 +251,15 @@ void Session::connected(Services& services) noexcept {
 
 void Session::client_changed(Services& services) noexcept {
     switch (state_) {
-        case SessionState::awaiting_address:
         case SessionState::dialing:
+            // The connection may be there already, and only its event not: then what the client sent is owed.
+            if (client_.error != 0 && writable_now(upstream_.fd.get()) &&
+                (upstream_.error = take_error(upstream_.fd.get())) == 0) {
+                upstream_.writable = true;
+                return connected(services);
+            }
+            [[fallthrough]];
+        case SessionState::awaiting_address:
         case SessionState::redialing:
             // A FIN may wait in the socket like any byte: half-closing early is normal life. A reset may not.
             if (client_.error == 0) return;

@@ -116,11 +116,14 @@ void Worker::run(std::promise<std::expected<void, std::string>> started) {
 
 void Worker::turn() {
     const std::size_t count = reactor_->wait(answers_, next_deadline());
+    ++services_->lane.system_calls;
     services_->now = Clock::now();
     for (const Completion& completion : std::span(answers_).first(count)) dispatch(completion);
     run_queued();
     expire();
+    if (std::exchange(services_->starved, false)) pause_accepting();
     counters_.sessions_now.set(sessions_->size());
+    counters_.system_calls.set(services_->lane.system_calls);
     counters_.pipe_bytes.set(pipes_.leased_bytes());
     counters_.pipe_refusals.set(pipes_.refusals());
 }
@@ -178,11 +181,24 @@ void Worker::on_accept_failed(Listener& listener, std::size_t index, int error) 
     resume_at_ = std::min(resume_at_, services_->now + accept_pause);
     counters_.accept_pauses.add(1);
     const bool hint = error == EMFILE || error == ENFILE;
-    if (error == EAGAIN || services_->now - warned_pause_at_ < warning_interval) return;
+    if (error == EAGAIN || error == ECANCELED || services_->now - warned_pause_at_ < warning_interval) return;
     warned_pause_at_ = services_->now;
     spdlog::warn("listener {}: accept: {}{}; clients wait in the queue, trying again every 100ms",
                  listener.kind.listener->name, std::strerror(error),
                  hint ? " (raise the limit of open files or lower sessions_max)" : "");
+}
+
+// Whom we accept now we could not dial for: they wait better in the queue.
+void Worker::pause_accepting() {
+    if (draining_) return;
+    for (std::size_t index = 0; index < listeners_.size(); ++index)
+        if (listeners_[index].accepting == Accepting::armed)
+            reactor_->cancel(listeners_[index].listening.socket.get(), listener_token(index));
+    if (services_->now - warned_pause_at_ < warning_interval) return;
+    warned_pause_at_ = services_->now;
+    spdlog::warn(
+        "no file descriptor or memory for upstream sockets: accepting pauses; raise the limit of open files "
+        "or lower sessions_max");
 }
 
 void Worker::admit(Listener& listener, OwnedFd client) noexcept {

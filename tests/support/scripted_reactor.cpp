@@ -33,9 +33,8 @@ std::string to_string(Token token) {
 
 void QuestionLedger::asked(int fd, Token token) {
     Entry entry{token, fd, false, 0, 0};
-    struct stat file {};
-    if (::fstat(fd, &file) != 0)
-        broken("asked about a descriptor that is not open: " + to_string(token));
+    struct stat file{};
+    if (::fstat(fd, &file) != 0) broken("asked about a descriptor that is not open: " + to_string(token));
     entry.device = file.st_dev;
     entry.inode = file.st_ino;
     if (!entries_.emplace(token.raw(), entry).second) broken("asked while it was out: " + to_string(token));
@@ -52,7 +51,7 @@ void QuestionLedger::answered(const Completion& completion) {
     if (found == entries_.end())
         return broken("answered, but it was not out: " + to_string(completion.token));
     const Entry& entry = found->second;
-    struct stat file {};
+    struct stat file{};
     if (::fstat(entry.fd, &file) != 0 || file.st_dev != entry.device || file.st_ino != entry.inode)
         broken("its descriptor was closed before its last answer: " + to_string(completion.token));
     if (!completion.more) entries_.erase(found);
@@ -71,8 +70,8 @@ struct Script::State {
     std::map<Question, std::size_t> times_asked;
     std::vector<Token> left_out;
     bool opened = false;
-    bool waiting = false;    // the worker is inside wait(), with nothing to take
-    bool ended = false;      // the worker's thread is at its end
+    bool waiting = false;  // the worker is inside wait(), with nothing to take
+    bool ended = false;    // the worker's thread is at its end
 };
 
 class Script::ScriptedReactor final : public Reactor {
@@ -109,7 +108,8 @@ class Script::ScriptedReactor final : public Reactor {
         if (!something()) return 0;
         const State::Batch batch = std::move(state_->batches.front());
         state_->batches.pop_front();
-        if (batch.answers.size() > answers.size()) state_->ledger.broken("a batch larger than the room for it");
+        if (batch.answers.size() > answers.size())
+            state_->ledger.broken("a batch larger than the room for it");
         const std::size_t count = std::min(batch.answers.size(), answers.size());
         for (std::size_t index = 0; index < count; ++index) {
             answers[index] = batch.answers[index];
@@ -158,9 +158,8 @@ void Script::deliver(std::vector<Completion> batch, bool checked) {
 
 void Script::settle() {
     std::unique_lock lock(state_->mutex);
-    const bool settled = state_->changed.wait_for(lock, patience, [this] {
-        return state_->ended || (state_->waiting && state_->batches.empty());
-    });
+    const bool settled = state_->changed.wait_for(
+        lock, patience, [this] { return state_->ended || (state_->waiting && state_->batches.empty()); });
     if (!settled) throw std::runtime_error("the worker did not come back for more answers");
 }
 
@@ -175,7 +174,8 @@ Token Script::out(Question question) const {
     Token found(0);
     for (const auto& [raw, entry] : state_->ledger.entries()) {
         if (entry.token.question() != question) continue;
-        if (found != Token(0)) throw std::runtime_error(std::string("more than one is out: ") + name_of(question));
+        if (found != Token(0))
+            throw std::runtime_error(std::string("more than one is out: ") + name_of(question));
         found = entry.token;
     }
     if (found == Token(0)) throw std::runtime_error(std::string("none is out: ") + name_of(question));

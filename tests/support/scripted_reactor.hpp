@@ -42,8 +42,8 @@ class QuestionLedger {
     void asked(int fd, Token token);
     // A cancel of what is not out is tolerated: its last answer may just have been given.
     void cancelled(Token token);
-    // REQUIRES of the reactor: the question is out. A last answer is noted, and the descriptor must be the one
-    // that was asked about: closed earlier, its number could name another client's socket.
+    // REQUIRES of the reactor: the question is out. A last answer is noted, and the descriptor must be the
+    // one that was asked about: closed earlier, its number could name another client's socket.
     void answered(const Completion& completion);
     void broken(std::string promise) { broken_.push_back(std::move(promise)); }
 

@@ -45,7 +45,8 @@ class SimulatedReactor final : public Reactor {
         for (const auto& [raw, asked] : questions_) {
             report_->left_out.push_back(asked.token);
             if (!asked.gifts.empty())
-                report_->ledger.broken("destroyed with accepted clients on their way: " + to_string(asked.token));
+                report_->ledger.broken("destroyed with accepted clients on their way: " +
+                                       to_string(asked.token));
         }
     }
     SimulatedReactor(const SimulatedReactor&) = delete;
@@ -86,8 +87,8 @@ class SimulatedReactor final : public Reactor {
         // Time passes only when nothing else does: the kernel's timers and the worker's deadlines need it.
         if (!on_its_way && !moved && deadline > Clock::now()) {
             const Nanoseconds most = std::chrono::milliseconds(1);
-            on_its_way = collect(std::min<Nanoseconds>(
-                deadline == time_never ? most : deadline - Clock::now(), most));
+            on_its_way =
+                collect(std::min<Nanoseconds>(deadline == time_never ? most : deadline - Clock::now(), most));
         }
         if (!on_its_way) return 0;
         repeat_something();
@@ -156,8 +157,8 @@ class SimulatedReactor final : public Reactor {
     bool collect(Nanoseconds most) {
         std::array<epoll_event, 256> events;
         const timespec timeout{0, static_cast<long>(std::max<std::int64_t>(most.count(), 0))};
-        const int count = ::epoll_pwait2(epoll_.get(), events.data(), static_cast<int>(events.size()), &timeout,
-                                         nullptr);
+        const int count =
+            ::epoll_pwait2(epoll_.get(), events.data(), static_cast<int>(events.size()), &timeout, nullptr);
         for (int index = 0; index < count; ++index) {
             const epoll_event& event = events[static_cast<std::size_t>(index)];
             Asked& asked = questions_.at(event.data.u64);

@@ -15,14 +15,14 @@ namespace sluice::test {
 
 // How unkind a simulated reactor is. Chances are in per mille of the occasions.
 struct Unkindness {
-    std::uint32_t delay_turns_max = 0;   // an answer waits for up to so many turns, and others overtake it
-    std::uint32_t split = 0;             // readable and writable come as two answers
-    std::uint32_t repeat = 0;            // an event that came before comes once more
-    std::uint32_t lose_more = 0;         // an event is the last answer, as after a full completion queue
-    std::uint32_t refuse_watch = 0;      // a watch is answered -ENOMEM
-    std::uint32_t abort_accept = 0;      // accept ends with -ECONNABORTED
-    std::uint32_t exhaust_accept = 0;    // accept ends with -EMFILE
-    std::uint32_t last_gift = 0;         // an accepted descriptor is the last answer
+    std::uint32_t delay_turns_max = 0;      // an answer waits for up to so many turns, and others overtake it
+    std::uint32_t split = 0;                // readable and writable come as two answers
+    std::uint32_t repeat = 0;               // an event that came before comes once more
+    std::uint32_t lose_more = 0;            // an event is the last answer, as after a full completion queue
+    std::uint32_t refuse_watch = 0;         // a watch is answered -ENOMEM
+    std::uint32_t abort_accept = 0;         // accept ends with -ECONNABORTED
+    std::uint32_t exhaust_accept = 0;       // accept ends with -EMFILE
+    std::uint32_t last_gift = 0;            // an accepted descriptor is the last answer
     std::uint32_t events_after_cancel = 0;  // what was on its way still comes before the last answer
 
     static Unkindness drawn(std::mt19937_64& random);
@@ -41,10 +41,10 @@ struct SimulationReport {
     std::uint64_t turns = 0;
 };
 
-// Real descriptors and the real kernel's events, told in an order and at a time that chance decides. The truth
-// comes from an edge-triggered epoll inside, so nothing is told that a real engine could not have told, and an
-// event that was told is not told again for the reader's convenience. The events of one question keep their
-// order.
+// Real descriptors and the real kernel's events, told in an order and at a time that chance decides. The
+// truth comes from an edge-triggered epoll inside, so nothing is told that a real engine could not have told,
+// and an event that was told is not told again for the reader's convenience. The events of one question keep
+// their order.
 //
 // The rest of the world, such as clients and backends, moves inside wait(): `meanwhile` is called at each one
 // and answers whether anything moved. So relay and world share one thread, and one seed repeats a run, the

@@ -1,7 +1,7 @@
 #pragma once
 
-// What the tests about ends, half-close and stalls have in common: the situations in which a session can be when
-// its end comes, and ways to look at sockets and at the relay's descriptors.
+// What the tests about ends, half-close and stalls have in common: the situations in which a session can be
+// when its end comes, and ways to look at sockets and at the relay's descriptors.
 
 #include "tests/support/relay.hpp"
 
@@ -53,8 +53,8 @@ inline std::string to_string(Situation situation) {
            (situation.path == Path::copy ? "copy" : "splice");
 }
 
-// Sends and receives at the same time, so that any amount passes. Returns what arrived; throws when that is less
-// at the deadline.
+// Sends and receives at the same time, so that any amount passes. Returns what arrived; throws when that is
+// less at the deadline.
 inline std::string pass(Socket& from, Socket& to, std::string_view bytes, Milliseconds deadline = patience) {
     std::string received;
     std::size_t sent = 0;
@@ -101,8 +101,9 @@ inline bool readable(const Socket& socket, Milliseconds deadline = patience) {
     return ::poll(&entry, 1, static_cast<int>(deadline.count())) == 1;
 }
 
-// True once the connection is gone: for sockets that have seen a FIN already, on which recv answers 0 for ever,
-// also after a reset. REQUIRES: the socket has not shut down its own side (then HUP means an orderly end)
+// True once the connection is gone: for sockets that have seen a FIN already, on which recv answers 0 for
+// ever, also after a reset. REQUIRES: the socket has not shut down its own side (then HUP means an orderly
+// end)
 inline bool becomes_broken(const Socket& socket, Milliseconds deadline = patience) {
     pollfd entry{socket.descriptor(), 0, 0};
     return ::poll(&entry, 1, static_cast<int>(deadline.count())) == 1;
@@ -127,8 +128,8 @@ inline void expect_sockets(RelayProcess& relay, std::size_t count) {
 
 // What `far` has yet to receive when the end comes.
 struct Pending {
-    std::string bytes;              // all that near sent and far has not received
-    std::size_t certain_bytes = 0;  // of these, what the relay's kernel had acknowledged
+    std::string bytes;               // all that near sent and far has not received
+    std::size_t certain_bytes = 0;   // of these, what the relay's kernel had acknowledged
     std::size_t received_bytes = 0;  // what far received before
 };
 
@@ -192,15 +193,16 @@ inline Ending ending_of(Socket& socket) {
 // Small buffers at both ends and in between, so that a channel is full soon.
 inline RelayLayout ends_layout() {
     RelayLayout layout;
-    layout.listener_settings = layout.pool_settings = "    tcp: {receive_buffer: 256KiB, send_buffer: 256KiB}\n";
+    layout.listener_settings = layout.pool_settings =
+        "    tcp: {receive_buffer: 256KiB, send_buffer: 256KiB}\n";
     layout.settings = "workers: 1\n";
     layout.client_buffers = {64 * 1024, 64 * 1024};
     layout.backend_buffers = {64 * 1024, 64 * 1024};
     return layout;
 }
 
-// Runs the body in every situation, each time with a new session of one relay; afterwards the log must give this
-// reason and the relay must have its sockets back.
+// Runs the body in every situation, each time with a new session of one relay; afterwards the log must give
+// this reason and the relay must have its sockets back.
 //     body(Ends& ends, Situation situation, Pending& pending) -> bytes that far received from then on
 template <class Body>
 void in_every_situation(RelayCase here, const std::string& reason_of_near, Body body) {

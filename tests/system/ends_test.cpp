@@ -1,7 +1,8 @@
-// The table of ends: who ends how, in which situation, and what the other side gets to see. A stream that came to
-// its end must be whole, and one that did not must never look as if it were.
+// The table of ends: who ends how, in which situation, and what the other side gets to see. A stream that
+// came to its end must be whole, and one that did not must never look as if it were.
 
 #include "tests/system/ends.hpp"
+
 #include "tests/system/namespaces.hpp"
 
 #include <unistd.h>
@@ -118,7 +119,7 @@ RELAY_TEST("both sides that reset at once leave nothing behind") {
 
 // One relay with sessions that were reset while the other side does not read at all.
 class StalledForGood {
-public:
+  public:
     explicit StalledForGood(RelayCase here) : relay_(here, ends_layout()) {
         sockets_ = descriptors_of_kind(relay_.relay().pid(), "socket:");
         for (const Path path : {Path::copy, Path::splice}) {
@@ -145,7 +146,7 @@ public:
         relay_.stop();
     }
 
-private:
+  private:
     RelayWithBackend relay_;
     std::size_t sockets_ = 0;
     std::vector<Socket> far_;
@@ -259,15 +260,17 @@ ENGINE_TEST("between two unix sockets streams end whole, half-closed or closed")
 
 // A peer that vanishes says nothing. Only a network that can be taken down shows it.
 RELAY_TEST("a side that vanishes is found out, and the other side is reset") {
-    if (::geteuid() != 0 || !program_available("ip")) SLUICE_SKIP("needs root and ip(8) for a network of its own");
+    if (::geteuid() != 0 || !program_available("ip"))
+        SLUICE_SKIP("needs root and ip(8) for a network of its own");
     Network network;
     if (!network.usable()) SLUICE_SKIP("no network namespace to be had here");
     const bool client_vanishes = here.sides == Sides::as_they_are;
 
     std::unique_ptr<Listener> backend;
     network.inside(client_vanishes ? Place::home : Place::away, [&] {
-        backend = std::make_unique<Listener>(client_vanishes ? "127.0.0.1:6000" : Network::away_address + ":6000",
-                                             Buffers{64 * 1024, 64 * 1024});
+        backend =
+            std::make_unique<Listener>(client_vanishes ? "127.0.0.1:6000" : Network::away_address + ":6000",
+                                       Buffers{64 * 1024, 64 * 1024});
     });
     const std::string listen = client_vanishes ? Network::home_address + ":5000" : "127.0.0.1:5000";
     const std::string tcp = "    tcp: {keepalive: {idle: 1s, interval: 1s, count: 2}, user_timeout: 1s}\n";
@@ -279,7 +282,8 @@ RELAY_TEST("a side that vanishes is found out, and the other side is reset") {
         here.engine, options);
     const std::size_t sockets = descriptors_of_kind(relay.pid(), "socket:");
 
-    // Idle (keepalive must find out), with bytes on their way to it (the user timeout must), copied and spliced.
+    // Idle (keepalive must find out), with bytes on their way to it (the user timeout must), copied and
+    // spliced.
     std::vector<Ends> sessions;
     for (int session = 0; session < 3; ++session) {
         Ends ends;
@@ -293,7 +297,8 @@ RELAY_TEST("a side that vanishes is found out, and the other side is reset") {
     promote(sessions[2].far, sessions[2].near);
     network.cut();
     sessions[1].far.send_all("towards nobody");
-    sessions[2].far.send_some(pattern(1024 * 1024, 1));  // as much as goes at once: the end may come any moment
+    sessions[2].far.send_some(
+        pattern(1024 * 1024, 1));  // as much as goes at once: the end may come any moment
     for (Ends& ends : sessions) CHECK(ends.far.receive_to_end(Milliseconds(15'000)).ending == Ending::reset);
     for (const AccessLine& line : relay.access_log(sessions.size()))
         CHECK(line.end == (client_vanishes ? "client_lost" : "upstream_lost"));

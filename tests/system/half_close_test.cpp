@@ -91,7 +91,8 @@ RELAY_TEST("the end of a slow reader's stream waits for its last byte") {
     const std::string bytes = pattern(size, 0);
     std::string received;
     // A piece at a time, so that the last ones are read long after the FIN came to the relay.
-    while (received.size() < size) received += ends.far.receive_exactly(std::min<std::size_t>(size - received.size(), 10'007));
+    while (received.size() < size)
+        received += ends.far.receive_exactly(std::min<std::size_t>(size - received.size(), 10'007));
     CHECK(received == bytes);
     CHECK(ends.far.receive_to_end().ending == Ending::fin);
     ends.far.close();

@@ -16,7 +16,8 @@ namespace sluice::test {
 namespace {
 
 std::string one_listener(const std::string& bind, const std::string& backend) {
-    return "workers: 2\nlisteners:\n  - name: front\n    bind: \"" + bind + "\"\n    to: \"" + backend + "\"\n";
+    return "workers: 2\nlisteners:\n  - name: front\n    bind: \"" + bind + "\"\n    to: \"" + backend +
+           "\"\n";
 }
 
 // Starts a relay that is to fail, and returns what it said.
@@ -116,10 +117,13 @@ ENGINE_TEST("a low port without the privilege is an error that says what is miss
 ENGINE_TEST("a unix path that nobody listens on is taken over, and gone after the stop") {
     const TemporaryFolder folder;
     const std::string path = folder.file("front");
-    { const Listener stale("unix:" + path); }
+    {
+        const Listener stale("unix:" + path);
+    }
     REQUIRE(std::filesystem::is_socket(path));
     Listener backend;
-    RelayProcess relay = RelayProcess::with_config(one_listener("unix:" + path, backend.address()), here.engine);
+    RelayProcess relay =
+        RelayProcess::with_config(one_listener("unix:" + path, backend.address()), here.engine);
     expect_service("unix:" + path, backend);
     relay.stop();
     CHECK_FALSE(std::filesystem::exists(path));
@@ -171,8 +175,8 @@ ENGINE_TEST("a relay that is killed leaves a path that the next one takes over")
     const std::string address = "unix:" + folder.file("front");
     Listener backend;
     RelayProcess::with_config(one_listener(address, backend.address()), here.engine).abandon();
-    // A ring lives on for a moment after its process (the kernel takes it down on a thread of its own), and with it
-    // the listening socket that it accepts on.
+    // A ring lives on for a moment after its process (the kernel takes it down on a thread of its own), and
+    // with it the listening socket that it accepts on.
     REQUIRE(wait_until([&] { return try_connect(address) == ECONNREFUSED; }, soon));
     RelayProcess relay = RelayProcess::with_config(one_listener(address, backend.address()), here.engine);
     expect_service(address, backend);
@@ -213,7 +217,8 @@ ENGINE_TEST("an IPv6 address serves IPv6 alone, and reaches an IPv6 backend") {
     if (!ipv6_available()) SLUICE_SKIP("no IPv6 here");
     Listener backend("[::1]:0");
     const std::string port = std::to_string(free_port());
-    RelayProcess relay = RelayProcess::with_config(one_listener("[::1]:" + port, backend.address()), here.engine);
+    RelayProcess relay =
+        RelayProcess::with_config(one_listener("[::1]:" + port, backend.address()), here.engine);
     expect_service("[::1]:" + port, backend);
     CHECK(try_connect("127.0.0.1:" + port) == ECONNREFUSED);
     relay.stop();
@@ -224,9 +229,10 @@ ENGINE_TEST("one listener serves all of its addresses") {
     Listener backend;
     const std::string one = "127.0.0.1:" + std::to_string(free_port());
     const std::string other = "unix:" + folder.file("front");
-    RelayProcess relay = RelayProcess::with_config("listeners:\n  - name: front\n    bind: [\"" + one + "\", \"" + other +
-                                                       "\"]\n    to: \"" + backend.address() + "\"\n",
-                                                   here.engine);
+    RelayProcess relay =
+        RelayProcess::with_config("listeners:\n  - name: front\n    bind: [\"" + one + "\", \"" + other +
+                                      "\"]\n    to: \"" + backend.address() + "\"\n",
+                                  here.engine);
     expect_service(one, backend);
     expect_service(other, backend);
     for (const AccessLine& line : relay.access_log(2)) CHECK(line.listener == "front");

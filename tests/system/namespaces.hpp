@@ -1,7 +1,7 @@
 #pragma once
 
-// Two network namespaces of their own with a cable between them that a test can cut. Nothing of it is seen by the
-// machine's own network, and nothing is left when the object goes. Needs root and ip(8).
+// Two network namespaces of their own with a cable between them that a test can cut. Nothing of it is seen by
+// the machine's own network, and nothing is left when the object goes. Needs root and ip(8).
 
 #include "tests/support/process.hpp"
 
@@ -23,20 +23,22 @@ enum class Place {
 };
 
 class Network {
-public:
+  public:
     inline static const std::string home_address = "10.77.0.1";
     inline static const std::string away_address = "10.77.0.2";
 
-    Network() : anchors_{anchor(), anchor()}, ours_(::open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC)) {
+    Network()
+        : anchors_{anchor(), anchor()}, ours_(::open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC)) {
         for (std::size_t place = 0; place < 2; ++place)
-            namespaces_[place] = ::open(("/proc/" + std::to_string(anchors_[place].pid()) + "/ns/net").c_str(),
-                                        O_RDONLY | O_CLOEXEC);
+            namespaces_[place] = ::open(
+                ("/proc/" + std::to_string(anchors_[place].pid()) + "/ns/net").c_str(), O_RDONLY | O_CLOEXEC);
         const std::string away = std::to_string(anchors_[1].pid());
-        usable_ = ip(Place::home, {"link", "add", "home", "type", "veth", "peer", "name", "away", "netns", away}) &&
-                  ip(Place::home, {"addr", "add", home_address + "/24", "dev", "home"}) &&
-                  ip(Place::away, {"addr", "add", away_address + "/24", "dev", "away"}) &&
-                  ip(Place::home, {"link", "set", "lo", "up"}) && ip(Place::home, {"link", "set", "home", "up"}) &&
-                  ip(Place::away, {"link", "set", "away", "up"});
+        usable_ =
+            ip(Place::home, {"link", "add", "home", "type", "veth", "peer", "name", "away", "netns", away}) &&
+            ip(Place::home, {"addr", "add", home_address + "/24", "dev", "home"}) &&
+            ip(Place::away, {"addr", "add", away_address + "/24", "dev", "away"}) &&
+            ip(Place::home, {"link", "set", "lo", "up"}) && ip(Place::home, {"link", "set", "home", "up"}) &&
+            ip(Place::away, {"link", "set", "away", "up"});
     }
     ~Network() {
         for (const int descriptor : {namespaces_[0], namespaces_[1], ours_})
@@ -64,10 +66,11 @@ public:
 
     // From now on nothing passes, and nobody is told.
     void cut() const {
-        if (!ip(Place::away, {"link", "set", "away", "down"})) throw std::runtime_error("cannot cut the cable");
+        if (!ip(Place::away, {"link", "set", "away", "down"}))
+            throw std::runtime_error("cannot cut the cable");
     }
 
-private:
+  private:
     static std::size_t index(Place place) { return place == Place::home ? 0 : 1; }
 
     // A process that does nothing but keep a namespace alive.

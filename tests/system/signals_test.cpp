@@ -24,8 +24,8 @@ std::string hexadecimal(int port) {
     return text.str();
 }
 
-// Whether a socket listens on this port of 127.0.0.1. Asked of the system, because a client that tried would be
-// served as long as the answer is yes.
+// Whether a socket listens on this port of 127.0.0.1. Asked of the system, because a client that tried would
+// be served as long as the answer is yes.
 bool listened_on(const std::string& address) {
     const int port = std::stoi(address.substr(address.rfind(':') + 1));
     std::istringstream table(read_file("/proc/net/tcp"));
@@ -202,8 +202,8 @@ ENGINE_TEST("a session that is still being dialled ends with the drain") {
     }
     const std::string listen = "127.0.0.1:" + std::to_string(free_port());
     RelayProcess relay = RelayProcess::with_config(
-        "workers: 1\ndrain_timeout: 400ms\ntimeouts: {connect: 30s}\nlisteners:\n  - {bind: \"" + listen + "\", to: \"" +
-            silent.address() + "\"}\n",
+        "workers: 1\ndrain_timeout: 400ms\ntimeouts: {connect: 30s}\nlisteners:\n  - {bind: \"" + listen +
+            "\", to: \"" + silent.address() + "\"}\n",
         here.engine);
     Socket client = connect_to(listen);
     CHECK(client.silent());

@@ -1,5 +1,5 @@
-// What ends a session that does not end by itself, and what happens before there is an upstream. An end that the
-// relay decides is a reset on both sides: the streams were cut, and must not look whole.
+// What ends a session that does not end by itself, and what happens before there is an upstream. An end that
+// the relay decides is a reset on both sides: the streams were cut, and must not look whole.
 
 #include "tests/system/ends.hpp"
 
@@ -16,8 +16,10 @@ constexpr Milliseconds late_max = sanitized ? Milliseconds(3'000) : Milliseconds
 
 // Measures from its construction.
 class Stopwatch {
-public:
-    Milliseconds elapsed() const { return std::chrono::duration_cast<Milliseconds>(TestClock::now() - start_); }
+  public:
+    Milliseconds elapsed() const {
+        return std::chrono::duration_cast<Milliseconds>(TestClock::now() - start_);
+    }
     // The time has come since, and not long ago.
     void expect(Milliseconds asked) const {
         const Milliseconds now = elapsed();
@@ -25,7 +27,7 @@ public:
         CHECK(now.count() <= (asked + late_max).count());
     }
 
-private:
+  private:
     TestClock::time_point start_ = TestClock::now();
 };
 
@@ -157,7 +159,7 @@ ENGINE_TEST("many sessions with equal timeouts end each at its own time") {
 
 // A backend that never answers: its queue is full, and the kernel drops whatever comes. `answer()` ends that.
 class SilentBackend {
-public:
+  public:
     SilentBackend() : listener_("127.0.0.1:0", {}, 0) {
         for (int attempt = 0; attempt < 10; ++attempt) {
             try {
@@ -175,7 +177,7 @@ public:
         return listener_.accept();
     }
 
-private:
+  private:
     Listener listener_;
     std::vector<Socket> fillers_;
 };
@@ -284,7 +286,8 @@ ENGINE_TEST("after a backend that does not answer the next one is tried") {
     dialling.relay.stop();
 }
 
-ENGINE_TEST("what a client sends while its backend is being dialled is kept, and its half-close and reset too") {
+ENGINE_TEST(
+    "what a client sends while its backend is being dialled is kept, and its half-close and reset too") {
     SilentBackend silent;
     Dialling dialling(here, {silent.address()}, "timeouts: {connect: 15s}\n");
     const std::size_t sockets = descriptors_of_kind(dialling.relay.pid(), "socket:");
@@ -313,7 +316,8 @@ ENGINE_TEST("a client that resets while its backend is being dialled is let go a
     const std::size_t sockets = descriptors_of_kind(dialling.relay.pid(), "socket:");
     for (int round = 1; round <= 3; ++round) {
         Socket client = connect_to(dialling.listen);
-        REQUIRE(wait_until([&] { return descriptors_of_kind(dialling.relay.pid(), "socket:") == sockets + 2; }));
+        REQUIRE(
+            wait_until([&] { return descriptors_of_kind(dialling.relay.pid(), "socket:") == sockets + 2; }));
         client.reset();
         CHECK(dialling.relay.access_log(static_cast<std::size_t>(round), soon).back().end == "client_reset");
         expect_sockets(dialling.relay, sockets);
@@ -333,7 +337,8 @@ ENGINE_TEST("a name that does not resolve stops neither the start nor the other 
         CHECK(ending_of(client) == Ending::reset);
         CHECK(since_connect.elapsed() <= Milliseconds(500) + late_max);
         CHECK(dialling.relay.access_log(1).back().end == "no_backend");
-        CHECK(wait_until([&] { return descriptors_of_kind(dialling.relay.pid(), "socket:") <= sockets; }, soon));
+        CHECK(wait_until([&] { return descriptors_of_kind(dialling.relay.pid(), "socket:") <= sockets; },
+                         soon));
         CHECK(dialling.relay.process().wait_for_text("db.invalid", soon));
         dialling.relay.stop();
     }
@@ -367,7 +372,8 @@ ENGINE_TEST("a unix backend whose queue is full is given time") {
     dialling.relay.stop();
 }
 
-ENGINE_TEST("a unix backend whose queue stays full is a connect timeout, and one that is not there a failure") {
+ENGINE_TEST(
+    "a unix backend whose queue stays full is a connect timeout, and one that is not there a failure") {
     const TemporaryFolder folder;
     const std::string address = "unix:" + folder.file("busy");
     const Listener backend(address, {}, 0);

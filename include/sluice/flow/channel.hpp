@@ -35,6 +35,7 @@ Transfer receive(int source, std::span<std::byte> memory) noexcept;
 Transfer send(int target, std::span<const std::byte> bytes) noexcept;
 // Whether the kernel calls the source readable, whatever a call that reads would bring.
 bool readable_now(int source) noexcept;
+bool writable_now(int target) noexcept;
 // Whether bytes, an end or an error wait in the source, without consuming any byte.
 Transfer peek(int source) noexcept;
 

@@ -31,6 +31,7 @@ struct Lane {
     std::span<std::byte> scratch;
     BlockPool& blocks;
     PipePool& pipes;
+    std::uint64_t system_calls = 0;  // that the flows made to move bytes, so far
 };
 
 enum class FlowState : std::uint8_t {
@@ -81,7 +82,7 @@ class Flow {
     Transfer fill(Socket& source, Lane& lane, std::size_t bytes_max) noexcept;
     Transfer drain(Socket& target, Lane& lane) noexcept;
     Transfer copy_from(Socket& source, Lane& lane) noexcept;
-    Transfer splice_from(Socket& source, std::size_t bytes_max) noexcept;
+    Transfer splice_from(Socket& source, Lane& lane, std::size_t bytes_max) noexcept;
     bool enter_pipe(Lane& lane) noexcept;
     void leave_pipe(Lane& lane) noexcept;
     void give_up_splice(Lane& lane) noexcept;

@@ -32,6 +32,7 @@ struct alignas(64) WorkerCounters {
     Counter stale_completions;  // answers to questions of sessions that are gone: a bug if ever not zero
     Counter accept_pauses;      // times that accepting stopped for want of descriptors or memory
     Counter pipe_refusals;      // times that a bulky flow was copied because there was no pipe
+    Counter system_calls;       // made to wait and to move bytes (not those that begin and end a session)
     Counter pipe_bytes;         // leased now
 };
 

@@ -24,6 +24,7 @@ struct RelayCounters {
     std::uint64_t stale_completions = 0;
     std::uint64_t accept_pauses = 0;
     std::uint64_t pipe_refusals = 0;
+    std::uint64_t system_calls = 0;
     std::uint64_t pipe_bytes = 0;
     std::uint64_t records_lost = 0;
 };

@@ -72,6 +72,8 @@ struct Services {
     config::AccessEvents events;  // what is recorded
     std::uint32_t flush_class;    // deadline class of flush_interval
     Time now;                     // as of this turn
+    bool starved = false;         // a dial found no descriptor: the worker stops accepting for a while
+    Time shed_at{};               // the turn in which a starved session was last given up
 };
 
 // While a broken end's last bytes are on their way, how often the target is asked whether it has them. There
@@ -83,10 +85,11 @@ inline constexpr Nanoseconds flush_max = std::chrono::seconds(10);
 enum class SessionState : std::uint8_t {
     awaiting_address,  // the pool's names are still being resolved; no upstream socket
     dialing,           // the upstream socket is connecting, and watched
-    redialing,  // the last dial failed: its socket's last answer is awaited, or a busy unix queue given time
-    relaying,   // both flows may run
-    flushing,   // one side is broken; what it sent before is being delivered to the other
-    closing,    // ended: only last answers are awaited
+    redialing,  // a dial failed and its socket's last answer is awaited; or time is given to a busy unix
+                // queue, or to others to free a descriptor
+    relaying,  // both flows may run
+    flushing,  // one side is broken; what it sent before is being delivered to the other
+    closing,   // ended: only last answers are awaited
 };
 
 // One client socket, one upstream socket, two flows. Lives in a worker's slab, is reached by its name only,
@@ -132,6 +135,8 @@ class Session : public DeadlineNode<PatienceTag>,
     void dial_next(Services& services) noexcept;
     Dialled dial_target(const SocketAddress& target, Services& services) noexcept;
     Dialled dial_upstream(const SocketAddress& target, Services& services) noexcept;
+    void dial_again(Services& services) noexcept;
+    Dialled starve(int error, Services& services) noexcept;
     void abort_dial(End reason, int error, Services& services) noexcept;
     void client_changed(Services& services) noexcept;
     void upstream_changed(Services& services) noexcept;

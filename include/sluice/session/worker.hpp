@@ -88,6 +88,7 @@ class Worker {
     void arm(std::size_t listener);
     void on_accept(std::size_t listener, const Completion& completion);
     void on_accept_failed(Listener& listener, std::size_t index, int error);
+    void pause_accepting();
     void admit(Listener& listener, OwnedFd client) noexcept;
     void turn_away(Listener& listener, OwnedFd client, End reason) noexcept;
     void warn_of_limit(const Listener& listener);

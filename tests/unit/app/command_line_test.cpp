@@ -27,8 +27,9 @@ TEST_CASE("help and version are answers with code 0") {
 }
 
 TEST_CASE("run takes a file and what overrides it") {
-    const auto options = options_of<RunOptions>({"run", "-c", "a.yaml", "--engine", "epoll", "--workers", "3",
-                                                 "--log-level=debug", "--log-format", "json", "--access-log", "off"});
+    const auto options =
+        options_of<RunOptions>({"run", "-c", "a.yaml", "--engine", "epoll", "--workers", "3",
+                                "--log-level=debug", "--log-format", "json", "--access-log", "off"});
     CHECK(options.file == "a.yaml");
     CHECK(options.overrides.engine == config::Engine::epoll);
     CHECK(options.overrides.workers == 3);

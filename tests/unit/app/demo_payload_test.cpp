@@ -1,12 +1,12 @@
 #include "sluice/app/demo_payload.hpp"
 
+#include "sluice/app/demo_backend.hpp"
+#include "sluice/net/socket.hpp"
+
 #include <doctest/doctest.h>
 #include <sys/socket.h>
 
 #include <thread>
-
-#include "sluice/app/demo_backend.hpp"
-#include "sluice/net/socket.hpp"
 
 namespace sluice {
 namespace {
@@ -27,7 +27,8 @@ TEST_CASE("a stream from the source arrives intact, and its count agrees") {
     {
         const Client client(backend->source_port());
         DemoReader reader(payload);
-        while (reader.position() < (std::uint64_t{40} << 20)) REQUIRE(reader.receive(client.socket.get()) > 0);
+        while (reader.position() < (std::uint64_t{40} << 20))
+            REQUIRE(reader.receive(client.socket.get()) > 0);
         ::shutdown(client.socket.get(), SHUT_WR);
         ssize_t last = 0;
         while ((last = reader.receive(client.socket.get())) > 0) {

@@ -4,17 +4,17 @@
 #include "sluice/app/log_output.hpp"
 #include "sluice/base/clock.hpp"
 #include "sluice/net/owned_fd.hpp"
+
 #include "tests/support/folder.hpp"
 
 #include <doctest/doctest.h>
-#include <spdlog/spdlog.h>
-
 #include <fcntl.h>
+#include <nlohmann/json.hpp>
+#include <spdlog/spdlog.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <nlohmann/json.hpp>
 #include <sstream>
 
 namespace sluice {
@@ -75,8 +75,9 @@ TEST_CASE("each line of a JSON log is an object, whatever the message holds") {
 TEST_CASE("a file that cannot be opened is named, with what to do") {
     const auto log = Log::open(to_file("/nonexistent/folder/log"));
     REQUIRE_FALSE(log.has_value());
-    CHECK(log.error() == "cannot open the log file \"/nonexistent/folder/log\": No such file or directory "
-                         "(create the folder first, or choose another path)");
+    CHECK(log.error() ==
+          "cannot open the log file \"/nonexistent/folder/log\": No such file or directory "
+          "(create the folder first, or choose another path)");
 }
 
 TEST_CASE("a named pipe that nobody reads is refused at once, and one that is full loses lines and no time") {

@@ -6,7 +6,6 @@
 #include "sluice/config/print.hpp"
 
 #include <doctest/doctest.h>
-
 #include <nlohmann/json.hpp>
 
 namespace sluice {
@@ -39,7 +38,8 @@ TEST_CASE("splice is tried for real") {
 TEST_CASE("findings are lines for people and an object for programs") {
     const std::vector<Finding> findings = {{Finding::Mark::good, "epoll", "works", ""},
                                            {Finding::Mark::fail, "descriptors", "3", "raise them"}};
-    CHECK(format_findings(findings) == "ok   epoll              works\nFAIL descriptors        3; raise them\n");
+    CHECK(format_findings(findings) ==
+          "ok   epoll              works\nFAIL descriptors        3; raise them\n");
     const auto object = nlohmann::json::parse(format_findings_json(findings));
     CHECK(object["works"] == false);
     CHECK(object["findings"][1]["mark"] == "fail");

@@ -1,10 +1,10 @@
 #include "sluice/app/record_format.hpp"
 
 #include <doctest/doctest.h>
+#include <nlohmann/json.hpp>
 #include <sys/socket.h>
 
 #include <cerrno>
-#include <nlohmann/json.hpp>
 
 namespace sluice {
 namespace {

@@ -28,6 +28,12 @@ void* operator new(std::size_t size) {
     if (void* memory = std::malloc(size == 0 ? 1 : size)) return memory;
     throw std::bad_alloc();
 }
+// Under a sanitizer the other forms are its own and must not be mixed with ours: this one is given back by
+// ours.
+void* operator new(std::size_t size, const std::nothrow_t&) noexcept {
+    ++allocations;
+    return std::malloc(size == 0 ? 1 : size);
+}
 void operator delete(void* memory) noexcept {
     std::free(memory);
 }
@@ -208,8 +214,6 @@ TEST_CASE("random leases keep to the budget, and the pool's numbers to the model
     std::vector<Pipe> held;
     std::size_t held_bytes = 0;
     std::uint64_t refusals = 0;
-    // After a refusal the pool is free to hand out what it has for a while, and to refuse.
-    int strict_again_in = 0;
     for (int step = 0; step < 20'000; ++step) {
         // Swings between mostly leasing and mostly giving back, so that both edges are met.
         const bool leasing = random() % 100 < (step / 1000 % 2 == 0 ? 70U : 30U);
@@ -223,21 +227,14 @@ TEST_CASE("random leases keep to the budget, and the pool's numbers to the model
                 break;
             }
             auto pipe = pool.lease();
-            if (strict_again_in > 0) {
-                --strict_again_in;
-                if (pipe) CHECK(held_bytes + pipe->size() <= budget);
-            } else {
-                const std::size_t got = pipe ? pipe->size() : 0;
-                if (got != expected && !system_grants(2 * mib))
-                    SLUICE_SKIP("the user's pipe budget is used up");
-                REQUIRE(got == expected);
-            }
+            const std::size_t got = pipe ? pipe->size() : 0;
+            if (got != expected && !system_grants(2 * mib)) SLUICE_SKIP("the user's pipe budget is used up");
+            REQUIRE(got == expected);
             if (pipe) {
                 held_bytes += pipe->size();
                 held.push_back(std::move(*pipe));
             } else {
                 ++refusals;
-                strict_again_in = 256;
             }
         } else {
             std::swap(held[random() % held.size()], held.back());

@@ -1,7 +1,9 @@
 #include "sluice/session/record.hpp"
 
 #include "tests/support/doctest.hpp"
+#include "tests/support/waiting.hpp"
 
+#include <atomic>
 #include <set>
 #include <string>
 #include <thread>
@@ -87,6 +89,24 @@ TEST_CASE("a lone record wakes a reader who sleeps") {
         reader.join();
         REQUIRE(seen == round + 1);
     }
+}
+
+TEST_CASE("a reader who has read everything sleeps until there is more") {
+    Records records(1, 16);
+    records.push(0, numbered(1));
+    records.wait();
+    SessionRecord record;
+    REQUIRE(records.pop(record));
+    std::atomic<bool> awake = false;
+    std::thread reader([&] {
+        records.wait();
+        awake = true;
+    });
+    CHECK(!test::wait_until([&] { return awake.load(); }, test::glance));
+    records.push(0, numbered(2));
+    reader.join();
+    REQUIRE(records.pop(record));
+    CHECK(record.upload_bytes == 2);
 }
 
 TEST_CASE("after stop() nobody waits") {
