@@ -36,7 +36,7 @@ namespace {
 
 constexpr std::uint64_t never = std::numeric_limits<std::uint64_t>::max();
 constexpr std::size_t stream_max = 2 * 1024 * 1024;
-constexpr Milliseconds stuck_after = sanitized ? Milliseconds(60'000) : Milliseconds(8'000);
+const Milliseconds stuck_after = sanitized ? Milliseconds(60'000) : Milliseconds(8'000);
 
 std::size_t descriptors() {
     const std::filesystem::directory_iterator entries("/proc/self/fd");

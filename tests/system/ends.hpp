@@ -22,7 +22,7 @@
 namespace sluice::test {
 
 // What must happen without anything to wait for happens within this time.
-inline constexpr Milliseconds soon = sanitized ? Milliseconds(10'000) : Milliseconds(3'000);
+const Milliseconds soon = sanitized ? Milliseconds(10'000) : Milliseconds(3'000);
 
 // By which path a flow's bytes go when the end comes.
 enum class Path { copy, splice };

@@ -12,7 +12,7 @@ namespace sluice::test {
 namespace {
 
 // How much later than asked a timeout may fire.
-constexpr Milliseconds late_max = sanitized ? Milliseconds(3'000) : Milliseconds(1'000);
+const Milliseconds late_max = sanitized ? Milliseconds(3'000) : Milliseconds(1'000);
 
 // Measures from its construction.
 class Stopwatch {

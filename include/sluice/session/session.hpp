@@ -87,9 +87,9 @@ enum class SessionState : std::uint8_t {
     dialing,           // the upstream socket is connecting, and watched
     redialing,  // a dial failed and its socket's last answer is awaited; or time is given to a busy unix
                 // queue, or to others to free a descriptor
-    relaying,  // both flows may run
-    flushing,  // one side is broken; what it sent before is being delivered to the other
-    closing,   // ended: only last answers are awaited
+    relaying,   // both flows may run
+    flushing,   // one side is broken; what it sent before is being delivered to the other
+    closing,    // ended: only last answers are awaited
 };
 
 // One client socket, one upstream socket, two flows. Lives in a worker's slab, is reached by its name only,
