@@ -107,6 +107,11 @@ void PipePool::give_back(Pipe pipe) noexcept {
     }
 }
 
+void PipePool::drop_idle() noexcept {
+    for (auto& pipes : idle_) pipes.clear();
+    idle_bytes_ = 0;
+}
+
 void PipePool::forfeit(Pipe pipe) noexcept {
     SLUICE_CHECK(leased_ >= pipe.size());
     leased_ -= pipe.size();

@@ -153,6 +153,7 @@ void Session::dial_next(Services& services) noexcept {
         give_up_at_ = kind_->listener->timeouts.connect > Milliseconds(0)
                           ? services.now + kind_->listener->timeouts.connect
                           : time_never;
+        state_ = SessionState::dialing;
         if (dial_target(choice.target, services) != Dialled::failed) return;
         upstream_ = Socket();
     }
@@ -194,12 +195,13 @@ Session::Dialled Session::dial_upstream(const SocketAddress& target, Services& s
 }
 
 // No descriptor (or memory) for the upstream socket. Others may end and free some, so the session waits as
-// long as a dial may take. But when clients have taken all there is, nobody would ever dial: then one session
-// of a turn gives up what it has, and the next one dials with it.
+// long as a dial may take. But where clients have taken all there is, nobody would ever dial: of several that
+// starve in one turn, one gives up what it has, and the next one dials with it.
 Session::Dialled Session::starve(int error, Services& services) noexcept {
-    services.starved = true;
-    const bool again = state_ == SessionState::redialing && services.shed_at != services.now;
-    if (again || services.now >= give_up_at_) {
+    services.lane.pipes.drop_idle();
+    const bool among_others = std::exchange(services.starved, true);
+    const bool shed = among_others && state_ == SessionState::redialing && services.shed_at != services.now;
+    if (shed || services.now >= give_up_at_) {
         services.shed_at = services.now;
         error_ = error;
         close(End::exhausted, services);
@@ -214,6 +216,9 @@ Session::Dialled Session::starve(int error, Services& services) noexcept {
 void Session::dial_again(Services& services) noexcept {
     const bool busy = upstream_.fd.valid();
     if (busy && services.now >= give_up_at_) return abort_dial(End::connect_timeout, EAGAIN, services);
+    // One has found out already in this turn that there is still none, and one has given up what it had.
+    if (!busy && services.starved && services.shed_at == services.now && services.now < give_up_at_)
+        return services.patience.start(*this, services.flush_class, services.now);
     const SocketAddress target = kind_->pool->current(attempt_);
     const Dialled dialled = busy ? dial_upstream(target, services) : dial_target(target, services);
     if (dialled == Dialled::failed) abort_dial(End::connect_failed, error_, services);
@@ -320,6 +325,13 @@ void Session::note_half_close(Services& services) noexcept {
 
 // One side is gone. What it sent before is still owed to the other; what the other sends has nowhere to go.
 void Session::break_off(Services& services) noexcept {
+    // Our own want of memory, or a socket that no longer takes splices with more in the pipe than can be
+    // copied on: nobody is gone, but bytes are, and both sides must see it.
+    for (const int error : {client_.error, upstream_.error}) {
+        if (error != ENOMEM && error != EINVAL) continue;
+        error_ = error;
+        return close(End::exhausted, services);
+    }
     const bool client_broke = client_.error != 0;
     error_ = client_broke ? client_.error : upstream_.error;
     if (client_broke)

@@ -303,7 +303,6 @@ void Worker::obey(const Kill&) {
 
 void Worker::stop_listening() {
     if (std::exchange(draining_, true)) return;
-    resume_at_ = time_never;
     for (std::size_t index = 0; index < listeners_.size(); ++index) {
         Listener& listener = listeners_[index];
         if (listener.accepting == Accepting::armed)
@@ -316,9 +315,11 @@ void Worker::stop_listening() {
 // Closing a listening socket resets the clients in its queue, so they are taken first.
 void Worker::close_listener(Listener& listener) {
     OwnedFd& socket = listener.listening.socket;
-    // io_uring wanted it blocking. A unix socket is shared with the other workers, whose accept then ends
-    // with EAGAIN; they are about to drain too.
+    // io_uring wanted it blocking. A unix socket is shared with the other workers, one of which may want that
+    // again at any moment: the time limit, of 1 us, then stands in for O_NONBLOCK.
     ::fcntl(socket.get(), F_SETFL, ::fcntl(socket.get(), F_GETFL) | O_NONBLOCK);
+    const timeval at_once{.tv_sec = 0, .tv_usec = 1};
+    ::setsockopt(socket.get(), SOL_SOCKET, SO_RCVTIMEO, &at_once, sizeof(at_once));
     while (true) {
         OwnedFd client(::accept4(socket.get(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
         if (client.valid())
@@ -370,8 +371,10 @@ void Worker::expire() noexcept {
     if (resume_at_ <= now) {
         resume_at_ = time_never;
         if (!doorbell_watched_) watch_doorbell();
+        // Sessions that wait for a descriptor come before clients who wait in the queue.
+        if (services_->starved) resume_at_ = services_->now + accept_pause;
         for (std::size_t index = 0; index < listeners_.size(); ++index)
-            if (listeners_[index].accepting == Accepting::paused) arm(index);
+            if (listeners_[index].accepting == Accepting::paused && !services_->starved) arm(index);
     }
 }
 

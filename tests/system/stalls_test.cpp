@@ -93,8 +93,7 @@ RELAY_TEST("stalled sessions cost no CPU, and go on when they can") {
     broken.near.send_until_full(256 * 1024 * 1024);
     broken.near.reset();
 
-    CHECK(cpu_share(relay.relay().pid(), Milliseconds(2'000)) <
-          (sanitized ? 0.05 : 0.015));  // 1 %, and a tick
+    CHECK(comes_to_rest(relay.relay().pid()));
 
     // Others are served meanwhile, and these go on.
     const std::string bytes = pattern(2 * 1024 * 1024, 2);

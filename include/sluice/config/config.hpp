@@ -78,7 +78,7 @@ struct Tcp {
     bool nodelay = true;
     Keepalive keepalive;
     Milliseconds user_timeout{0};      // TCP_USER_TIMEOUT; 0 = the kernel's
-    bool fastopen = false;             // TCP_FASTOPEN in a listener, TCP_FASTOPEN_CONNECT in a pool
+    bool fastopen = false;             // TCP_FASTOPEN; without meaning in a pool
     std::uint32_t backlog = 4096;      // of listen(2); without meaning in a pool
     std::uint64_t receive_buffer = 0;  // SO_RCVBUF in bytes; 0 = the kernel tunes it
     std::uint64_t send_buffer = 0;     // SO_SNDBUF in bytes; 0 = the kernel tunes it

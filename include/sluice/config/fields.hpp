@@ -194,7 +194,8 @@ struct Fields<Tcp> {
               "Probes that find out whether a silent peer is still there."},
         Field{"user_timeout", &Tcp::user_timeout, Duration{.max = user_timeout_max},
               "How long sent bytes may stay unacknowledged (TCP_USER_TIMEOUT); 0 = as the kernel does it."},
-        Field{"fastopen", &Tcp::fastopen, Flag{}, "Allow data in the first segment (TCP_FASTOPEN)."},
+        Field{"fastopen", &Tcp::fastopen, Flag{},
+              "Allow data in the first segment (TCP_FASTOPEN). Listeners only."},
         Field{"backlog", &Tcp::backlog, Count{.min = 1, .max = 1'000'000},
               "Clients that may wait to be accepted; the kernel cuts it to net.core.somaxconn. Listeners "
               "only."},

@@ -64,6 +64,9 @@ class PipePool {
     // Destroys a leased pipe with what it holds.
     void forfeit(Pipe pipe) noexcept;
 
+    // Closes the pipes that nobody leases: somebody needs their descriptors more.
+    void drop_idle() noexcept;
+
     std::size_t leased_bytes() const noexcept { return leased_; }
     std::size_t idle_bytes() const noexcept { return idle_bytes_; }
     std::uint64_t refusals() const noexcept { return refusals_; }  // leases that found no pipe

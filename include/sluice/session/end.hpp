@@ -21,7 +21,7 @@ enum class End : std::uint8_t {
     connect_timeout,      // the last backend that was tried did not answer within timeouts.connect
     no_backend,           // no backend has an address: the names of the pool do not resolve
     limit,                // sessions_max of the process or of the listener was reached: not served
-    exhausted,            // the system refused a descriptor or memory for the upstream side
+    exhausted,            // the system refused a descriptor or memory that the session needed
     drained,              // still there when drain_timeout was over
     killed,               // ended by an operator, or by a second signal
 };

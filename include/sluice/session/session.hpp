@@ -168,7 +168,8 @@ class Session : public DeadlineNode<PatienceTag>,
     const SessionKind* kind_;
     Time started_;
     Nanoseconds connect_took_{-1};
-    Time give_up_at_{};  // flushing: reset then. redialing a busy unix socket: the dial is over then
+    Time give_up_at_{};  // flushing: reset then. redialing a busy unix socket, or without a descriptor: over
+                         // then
     std::uint64_t flush_delivered_ =
         0;  // flushing: bytes that the target has acknowledged, as of the last look
     PeerAddress peer_;
