@@ -100,7 +100,7 @@ Transfer Flow::copy_from(Socket& source, Lane& lane) noexcept {
 
 // Splices; and before it believes that there is nothing, asks again. Splice does not see what waits behind an
 // urgent mark or in the queue of a BPF sockmap, and answers EAGAIN or a false end. One poll for each wake-up
-// of a bulky flow: 0.15 us beside the 60 us that 256 KiB cost.
+// of a bulky flow: one more system call beside the splices of a few hundred KiB.
 Transfer Flow::splice_from(Socket& source, Lane& lane, std::size_t bytes_max) noexcept {
     // The first fill is a trial: should the target not take splices, this much can still be copied on.
     const std::size_t most =

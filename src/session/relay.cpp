@@ -23,8 +23,7 @@ namespace sluice {
 
 namespace {
 
-// Records that wait for the access log, of each worker: about 2 MiB, and a second of the fastest churn seen
-// here.
+// Records that wait for the access log, of each worker: about 2 MiB.
 constexpr std::size_t records_max_of_a_worker = 16384;
 
 std::vector<int> allowed_cpus() {

@@ -364,13 +364,15 @@ void Session::flush(Services& services) noexcept {
 
     // A slow reader gets it all; one that takes nothing for flush_max does not.
     const std::uint64_t delivered = rest.bytes() - std::min<std::uint64_t>(rest.bytes(), underway);
-    if (delivered > flush_delivered_) {
+    const bool moving = delivered > flush_delivered_;
+    if (moving) {
         flush_delivered_ = delivered;
         give_up_at_ = services.now + flush_max;
     }
     if (services.now >= give_up_at_) return close(end_, services);
     if (progress == Flow::Progress::spent && !ListNode<RunTag>::linked()) services.run_queue.push_back(*this);
-    services.patience.start(*this, services.flush_class, services.now);
+    services.patience.start(*this, moving ? services.flush_class : services.flush_stalled_class,
+                            services.now);
 }
 
 // --- the end ---

@@ -87,8 +87,10 @@ void Worker::run(std::promise<std::expected<void, std::string>> started) {
                                                ? plan_.config->access_log.events
                                                : config::AccessEvents{false, false, false},
                                  .flush_class = 0,
+                                 .flush_stalled_class = 0,
                                  .now = Clock::now()});
     services_->flush_class = services_->patience.class_of(flush_interval);
+    services_->flush_stalled_class = services_->patience.class_of(flush_stalled_interval);
     for (Listening& listening : plan_.listening) {
         const config::Timeouts& timeouts = listening.listener->timeouts;
         Pool& pool = pools_[listening.pool];

@@ -109,13 +109,12 @@ inline bool becomes_broken(const Socket& socket, Milliseconds deadline = patienc
     return ::poll(&entry, 1, static_cast<int>(deadline.count())) == 1;
 }
 
-// Whether a relay with nothing to do comes to rest: a spin never does, while the kernel may still be shifting
-// the last bytes about in the first window, and a busy machine's ticks (10 ms, 1 % of a second) fall where
-// they fall.
+// One window, measured to the nanosecond: less than 1 % of one CPU.
 inline bool comes_to_rest(pid_t pid) {
-    for (int window = 0; window < 4; ++window)
-        if (cpu_share(pid, Milliseconds(2'000)) < (sanitized ? 0.05 : 0.01)) return true;
-    return false;
+    const double share = cpu_share(pid, Milliseconds(2'000));
+    INFO("CPU of the relay: ", share);
+    CHECK(share < (sanitized ? 0.05 : 0.01));
+    return share < (sanitized ? 0.05 : 0.01);
 }
 
 // Descriptors of a process whose target in /proc begins so: "socket:", "pipe:".
