@@ -34,7 +34,10 @@ Flow::Progress Flow::advance(Socket& source, Socket& target, Lane& lane, std::si
                 case Transfer::Outcome::unsuitable: give_up_splice(lane); break;
                 case Transfer::Outcome::ended:  // no call that writes says so
                 case Transfer::Outcome::broken:
-                    if (target.error == 0) target.error = drained.error;
+                    // A unix peer that stopped reading may still be sending: this flow is over, not the
+                    // socket.
+                    const bool only_deaf = !target.stream_of_tcp && drained.error == EPIPE;
+                    if (target.error == 0 && !only_deaf) target.error = drained.error;
                     abandon(lane);
                     return Progress::done;
             }
@@ -54,7 +57,7 @@ Flow::Progress Flow::advance(Socket& source, Socket& target, Lane& lane, std::si
             case Transfer::Outcome::blocked: source.readable = false; break;
             case Transfer::Outcome::unsuitable: give_up_splice(lane); break;
             case Transfer::Outcome::ended:
-                if (source.error != 0 && source.error != EPIPE)
+                if (source.error != 0 && source.error != EPIPE && !source.fin_came)
                     abandon(lane);
                 else
                     state_ = FlowState::draining;

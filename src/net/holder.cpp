@@ -75,7 +75,7 @@ std::optional<std::string> process_with(const std::set<std::string>& inodes) {
 
 }  // namespace
 
-std::string describe_holder(const SocketAddress& address) {
+std::optional<std::string> find_holder(const SocketAddress& address) {
     std::set<std::string> inodes;
     if (address.family() == AF_UNIX) {
         collect_unix_inodes(to_string(address).substr(sizeof("unix:") - 1), inodes);
@@ -83,9 +83,14 @@ std::string describe_holder(const SocketAddress& address) {
         collect_tcp_inodes("/proc/net/tcp", address.port(), inodes);
         collect_tcp_inodes("/proc/net/tcp6", address.port(), inodes);
     }
-    if (const auto holder = process_with(inodes)) return *holder;
+    if (inodes.empty()) return std::nullopt;
+    return process_with(inodes);
+}
+
+std::string describe_holder(const SocketAddress& address) {
+    if (const auto holder = find_holder(address)) return *holder;
     if (address.family() == AF_UNIX) return "another process (as root, `ss -xlp` names it)";
-    return fmt::format("another process (as root, `ss -ltnp 'sport = :{}'` names it)", address.port());
+    return fmt::format("another process (as root, `ss -tanp 'sport = :{}'` names it)", address.port());
 }
 
 }  // namespace sluice

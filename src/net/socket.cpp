@@ -133,14 +133,17 @@ std::expected<OwnedFd, SystemError> open_listening_socket(const SocketAddress& a
 }
 
 int probe_listening_address(const SocketAddress& address) noexcept {
-    OwnedFd fd(::socket(address.family(), SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+    // A unix name is asked with a datagram socket, whatever kind its owner is of: connecting that costs a
+    // living datagram socket nothing, and every other kind answers EPROTOTYPE before its queue sees a client.
+    const int type = address.family() == AF_UNIX ? SOCK_DGRAM : SOCK_STREAM;
+    OwnedFd fd(::socket(address.family(), type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
     if (!fd.valid()) return errno;
     if (address.family() == AF_UNIX) {
         if (::connect(fd.get(), address.get(), address.length()) == 0) return EADDRINUSE;
-        // Refused: a path that its owner left behind. Nothing else proves that nobody is there: EAGAIN is a
-        // full queue, EPROTOTYPE somebody's datagram socket, EACCES a socket that we may not even try.
+        // Refused: a path that its owner left behind. Nothing else proves that nobody is there (EACCES: a
+        // socket that we may not even try).
         if (errno == ECONNREFUSED || errno == ENOENT) return 0;
-        return errno == EAGAIN || errno == EPROTOTYPE ? EADDRINUSE : errno;
+        return errno == EPROTOTYPE ? EADDRINUSE : errno;
     }
     // Without SO_REUSEPORT, so that another relay's shared listener is noticed instead of joined: half of the
     // clients would go to each.

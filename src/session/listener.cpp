@@ -1,5 +1,6 @@
 #include "sluice/session/listener.hpp"
 
+#include "sluice/base/clock.hpp"
 #include "sluice/net/holder.hpp"
 
 #include <fcntl.h>
@@ -13,6 +14,7 @@
 #include <filesystem>
 #include <fstream>
 #include <optional>
+#include <thread>
 #include <utility>
 
 namespace sluice {
@@ -76,6 +78,20 @@ std::string explain(const SocketAddress& address, const SystemError& error) {
     }
 }
 
+// A process that was killed a moment ago may still hold the address: io_uring lets its listening sockets go
+// some milliseconds after the process. Such a holder is nobody in /proc any more, and worth waiting for.
+constexpr Nanoseconds departure_max = std::chrono::milliseconds(500);
+
+// 0, or why the address cannot be had.
+int probe_patiently(const SocketAddress& address) {
+    const Time deadline = Clock::now() + departure_max;
+    while (true) {
+        const int error = probe_listening_address(address);
+        if (error != EADDRINUSE || Clock::now() >= deadline || find_holder(address)) return error;
+        std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    }
+}
+
 // Makes room at a unix path: nothing there, or the socket of somebody who is gone.
 std::expected<void, std::string> clear_path(const std::string& path, const SocketAddress& address) {
     struct stat found{};
@@ -83,7 +99,7 @@ std::expected<void, std::string> clear_path(const std::string& path, const Socke
     if (!S_ISSOCK(found.st_mode))
         return std::unexpected(fmt::format(
             "unix:{}: there is a file that is no socket; move it away or choose another path", path));
-    if (const int error = probe_listening_address(address); error != 0)
+    if (const int error = probe_patiently(address); error != 0)
         return std::unexpected(explain(address, {"connect", error}));
     if (::unlink(path.c_str()) != 0)
         return std::unexpected(
@@ -120,7 +136,7 @@ std::expected<BoundAddress, std::string> BoundAddress::open(const Endpoint& endp
     if (has_path) {
         if (auto cleared = clear_path(endpoint.path, *wanted); !cleared)
             return std::unexpected(cleared.error());
-    } else if (const int error = probe_listening_address(*wanted); error != 0) {
+    } else if (const int error = probe_patiently(*wanted); error != 0) {
         return std::unexpected(explain(*wanted, {"bind", error}));
     }
     const SocketOptions options = socket_options(tcp);

@@ -15,10 +15,6 @@ namespace {
 // What one flow may move in a turn before the others have theirs.
 constexpr std::size_t turn_bytes = 512 * 1024;
 
-bool no_descriptor_or_memory(int error) noexcept {
-    return error == EMFILE || error == ENFILE || error == ENOBUFS || error == ENOMEM;
-}
-
 bool unanswered(int error) noexcept {
     return error == ETIMEDOUT || error == EHOSTUNREACH || error == ENETUNREACH || error == ENETDOWN;
 }
@@ -30,6 +26,9 @@ void note_events(Socket& socket, int events) noexcept {
     // Taken out now: the other side must not wait for it until this one's turn to be read has come, and the
     // kernel tells it once only, perhaps to a send.
     if ((events & POLLERR) != 0 && socket.error == 0) socket.error = take_error(socket.fd.get());
+    // TCP marks an error before it marks the end, so an end without an error is a FIN. Unix sockets do it the
+    // other way round.
+    if ((events & POLLRDHUP) != 0 && socket.error == 0 && socket.stream_of_tcp) socket.fin_came = true;
 }
 
 }  // namespace
@@ -187,6 +186,10 @@ Session::Dialled Session::dial_upstream(const SocketAddress& target, Services& s
             services.patience.start(*this, services.flush_class, services.now);
             return Dialled::under_way;
         case Dial::State::failed:
+            if (no_descriptor_or_memory(dialled.error)) {
+                upstream_ = Socket();
+                return starve(dialled.error, services);
+            }
             end_ = End::connect_failed;
             error_ = dialled.error;
             return Dialled::failed;
@@ -304,7 +307,7 @@ void Session::relay(Services& services) noexcept {
     note_half_close(services);
 
     if (client_.error != 0 || upstream_.error != 0) return break_off(services);
-    if (upload_.done() && download_.done()) return close(end_, services);
+    if (upload_.done() && download_.done()) return close_done(services);
 
     if (upload_.bytes() + download_.bytes() != bytes_before) services.patience.touch(*this, services.now);
     if ((uploaded == Flow::Progress::spent || downloaded == Flow::Progress::spent) &&
@@ -321,6 +324,14 @@ void Session::note_half_close(Services& services) noexcept {
     half_closed_ = true;
     end_ = by_client ? End::client_fin : End::upstream_fin;
     services.patience.start(*this, kind_->half_closed, services.now);
+}
+
+// Both flows are over, and no socket broke. A flow can still be broken: its unix target had stopped reading.
+void Session::close_done(Services& services) noexcept {
+    if (upload_.state() == FlowState::finished && download_.state() == FlowState::finished)
+        return close(end_, services);
+    error_ = EPIPE;
+    close(upload_.state() == FlowState::broken ? End::upstream_reset : End::client_reset, services);
 }
 
 // One side is gone. What it sent before is still owed to the other; what the other sends has nowhere to go.

@@ -163,6 +163,13 @@ void Worker::arm(std::size_t index) {
     reactor_->accept(listener.listening.socket.get(), listener_token(index));
 }
 
+// After a pause. Sessions that wait for a descriptor come before clients who wait in the queue.
+void Worker::resume(std::size_t index) {
+    if (draining_) return close_listener(listeners_[index]);
+    if (!services_->starved) return arm(index);
+    resume_at_ = services_->now + accept_pause;
+}
+
 void Worker::on_accept(std::size_t index, const Completion& completion) {
     SLUICE_CHECK(index < listeners_.size());
     Listener& listener = listeners_[index];
@@ -314,7 +321,8 @@ void Worker::stop_listening() {
     }
 }
 
-// Closing a listening socket resets the clients in its queue, so they are taken first.
+// Closing a listening socket resets the clients in its queue, so they are taken first; where there is no
+// descriptor for them, a little later.
 void Worker::close_listener(Listener& listener) {
     OwnedFd& socket = listener.listening.socket;
     // io_uring wanted it blocking. A unix socket is shared with the other workers, one of which may want that
@@ -326,7 +334,12 @@ void Worker::close_listener(Listener& listener) {
         OwnedFd client(::accept4(socket.get(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
         if (client.valid())
             admit(listener, std::move(client));
-        else if (errno != ECONNABORTED && errno != EINTR)
+        else if (no_descriptor_or_memory(errno) && !over_) {
+            // Sessions that end give some back.
+            listener.accepting = Accepting::paused;
+            resume_at_ = std::min(resume_at_, services_->now + accept_pause);
+            return;
+        } else if (errno != ECONNABORTED && errno != EINTR)
             break;
     }
     socket.close();
@@ -373,10 +386,8 @@ void Worker::expire() noexcept {
     if (resume_at_ <= now) {
         resume_at_ = time_never;
         if (!doorbell_watched_) watch_doorbell();
-        // Sessions that wait for a descriptor come before clients who wait in the queue.
-        if (services_->starved) resume_at_ = services_->now + accept_pause;
         for (std::size_t index = 0; index < listeners_.size(); ++index)
-            if (listeners_[index].accepting == Accepting::paused && !services_->starved) arm(index);
+            if (listeners_[index].accepting == Accepting::paused) resume(index);
     }
 }
 

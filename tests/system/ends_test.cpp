@@ -24,16 +24,21 @@ RELAY_TEST("a side that closes ends its stream after every byte, and so does the
     });
 }
 
+// Near is gone: far gets what came before, and then sees a reset. Returns how many bytes it got.
+std::size_t expect_reset_after_the_rest(Ends& ends, Situation situation, const Pending& pending) {
+    const auto start = TestClock::now();
+    const Received received = receive_rest(ends, situation);
+    CHECK(TestClock::now() - start < soon);
+    CHECK(received.ending == Ending::reset);
+    CHECK(received.bytes.size() >= pending.certain_bytes);
+    CHECK(pending.bytes.starts_with(received.bytes));
+    return received.bytes.size();
+}
+
 RELAY_TEST("a side that is reset resets the other after the bytes that came before") {
     in_every_situation(here, "reset", [](Ends& ends, Situation situation, Pending& pending) {
         ends.near.reset();
-        const auto start = TestClock::now();
-        const Received received = receive_rest(ends, situation);
-        CHECK(TestClock::now() - start < soon);
-        CHECK(received.ending == Ending::reset);
-        CHECK(received.bytes.size() >= pending.certain_bytes);
-        CHECK(pending.bytes.starts_with(received.bytes));
-        return received.bytes.size();
+        return expect_reset_after_the_rest(ends, situation, pending);
     });
 }
 
@@ -45,13 +50,7 @@ RELAY_TEST("a side that closes with unread bytes resets the other after the byte
             ends.far.send_all("never read");
         REQUIRE(readable(ends.near));
         ends.near.close();
-        const auto start = TestClock::now();
-        const Received received = receive_rest(ends, situation);
-        CHECK(TestClock::now() - start < soon);
-        CHECK(received.ending == Ending::reset);
-        CHECK(received.bytes.size() >= pending.certain_bytes);
-        CHECK(pending.bytes.starts_with(received.bytes));
-        return received.bytes.size();
+        return expect_reset_after_the_rest(ends, situation, pending);
     });
 }
 
@@ -237,6 +236,31 @@ RELAY_TEST("a unix peer that closes with unread bytes resets a TCP side after th
     ends.far.close();
     CHECK(ends.near.receive_to_end().ending == Ending::reset);
     CHECK(relay.access_log(1).back().end == relay.far_end("reset"));
+    relay.stop();
+}
+
+RELAY_TEST("a unix peer that stops reading may go on sending, and the session is no orderly one") {
+    const TemporaryFolder folder;
+    RelayLayout layout = unix_far_layout(here, folder);
+    RelayWithBackend relay(here, layout);
+    const std::size_t sockets = descriptors_of_kind(relay.relay().pid(), "socket:");
+    Ends ends = relay.session();
+    establish(ends);
+    REQUIRE(::shutdown(ends.far.descriptor(), SHUT_RD) == 0);
+    ends.near.send_all("nobody wants to hear this");
+    wait_acknowledged(ends.near);
+    const std::string bytes = pattern(300'000, 6);
+    CHECK(pass(ends.far, ends.near, bytes) == bytes);
+    CHECK(ends.near.silent());
+    CHECK(pass(ends.far, ends.near, bytes) == bytes);
+    ends.far.close();
+    // Its stream is whole and ends with a FIN, but what near said was not taken: a reset follows.
+    CHECK(ends.near.receive_to_end().ending == Ending::fin);
+    CHECK(becomes_broken(ends.near, soon));
+    const AccessLine line = relay.access_log(1).back();
+    CHECK(line.end == relay.far_end("reset"));
+    CHECK(relay.far_to_near(line) == 5 + 2 * bytes.size());
+    expect_sockets(relay.relay(), sockets);
     relay.stop();
 }
 

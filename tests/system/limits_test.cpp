@@ -138,6 +138,39 @@ ENGINE_TEST("a listener at its limit does not limit another") {
 
 // Descriptors.
 
+void allow_descriptors(pid_t pid, rlim_t count) {
+    rlimit limit{};
+    REQUIRE(::prlimit(pid, RLIMIT_NOFILE, nullptr, &limit) == 0);
+    limit.rlim_cur = count;
+    REQUIRE(::prlimit(pid, RLIMIT_NOFILE, &limit, nullptr) == 0);
+}
+
+ENGINE_TEST("a drain without a free descriptor lets those who wait, wait until there is one") {
+    RelayLayout layout;
+    layout.settings = "workers: 1\ndrain_timeout: 60s\n";
+    RelayWithBackend relay(here, layout);
+    Ends first = relay.session();
+    establish(first);
+    relay.relay().process().signal(SIGSTOP);
+    Socket waiting = connect_to(relay.address());
+    waiting.send_all("question");
+    allow_descriptors(relay.relay().pid(), 4);  // fewer than are open; poll(2) itself needs some
+    relay.relay().process().signal(SIGTERM);
+    relay.relay().process().signal(SIGCONT);
+    REQUIRE(relay.relay().process().wait_for_text("draining", soon));
+    CHECK(waiting.silent(Milliseconds(500)));
+    CHECK(pass(first.near, first.far, "still served") == "still served");
+    allow_descriptors(relay.relay().pid(), 1000);
+    Socket upstream = relay.backend().accept();
+    CHECK(upstream.receive_exactly(8) == "question");
+    upstream.close();
+    CHECK(waiting.receive_to_end().ending == Ending::fin);
+    waiting.close();
+    first.near.close();
+    first.far.close();
+    relay.relay().expect_exit(0);
+}
+
 RelayOptions with_descriptors(rlim_t count) {
     RelayOptions options;
     options.process.before_exec = [count] {

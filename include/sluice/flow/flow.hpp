@@ -19,6 +19,9 @@ struct Socket {
     bool stream_of_tcp = false;  // may be spliced; knows RST
     bool readable = false;
     bool writable = false;
+    // The reactor told of its FIN while the connection was whole: its stream is whole whatever breaks later.
+    // (EPIPE says the same, but the kernel answers a reset that comes after both FINs with ECONNRESET.)
+    bool fin_came = false;
     // The errno of its broken connection, 0 while whole. Kept here because the kernel tells it only once:
     // a send that was answered ECONNRESET makes the next recv answer 0, which must not pass for a FIN. EPIPE
     // as the first error does speak of a FIN: the reset came after it (TCP in CLOSE_WAIT), or the unix peer

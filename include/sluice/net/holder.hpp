@@ -2,12 +2,16 @@
 
 #include "sluice/net/address.hpp"
 
+#include <optional>
 #include <string>
 
 namespace sluice {
 
-// Who listens on this address, for a message to a person: "pid 123 (nginx)", or, when /proc does not tell us,
-// a command that would. Slow: reads the descriptors of every process.
+// Who listens on this address: "pid 123 (nginx)"; nullopt where nobody does, or /proc does not tell us whose
+// the socket is. Slow: reads the descriptors of every process.
+std::optional<std::string> find_holder(const SocketAddress& address);
+
+// The same for a message to a person: where no process is found, a command that would.
 std::string describe_holder(const SocketAddress& address);
 
 }  // namespace sluice

@@ -4,6 +4,7 @@
 #include "sluice/net/address.hpp"
 #include "sluice/net/owned_fd.hpp"
 
+#include <cerrno>
 #include <cstddef>
 #include <cstdint>
 #include <expected>
@@ -28,6 +29,11 @@ struct SystemError {
     const char* call;
     int number;
 };
+
+// Whether the errno says that the system is short of something that may be free again in a moment.
+constexpr bool no_descriptor_or_memory(int error) noexcept {
+    return error == EMFILE || error == ENFILE || error == ENOBUFS || error == ENOMEM;
+}
 
 // A stream socket for `address`, non-blocking and close-on-exec, not yet connected, with the options set.
 std::expected<OwnedFd, SystemError> open_stream_socket(const SocketAddress& address,

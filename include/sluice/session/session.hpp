@@ -146,6 +146,7 @@ class Session : public DeadlineNode<PatienceTag>,
     void connected(Services& services) noexcept;
     void relay(Services& services) noexcept;
     void note_half_close(Services& services) noexcept;
+    void close_done(Services& services) noexcept;
     void break_off(Services& services) noexcept;
     void flush(Services& services) noexcept;
     void close(End reason, Services& services) noexcept;

@@ -86,6 +86,7 @@ class Worker {
     Time next_deadline() noexcept;
     void dispatch(const Completion& completion) noexcept;
     void arm(std::size_t listener);
+    void resume(std::size_t listener);
     void on_accept(std::size_t listener, const Completion& completion);
     void on_accept_failed(Listener& listener, std::size_t index, int error);
     void pause_accepting();

@@ -42,7 +42,7 @@ TEST_CASE("the holder of a unix path and of an abstract name is named") {
 TEST_CASE("where nobody is seen, the message says what would tell") {
     const auto address = SocketAddress::from_literal("127.0.0.1", test::free_port());
     const std::string text = describe_holder(*address);
-    CHECK(text.find("ss -ltnp") != std::string::npos);
+    CHECK(text.find("ss -tanp") != std::string::npos);
     CHECK(text.find(std::to_string(address->port())) != std::string::npos);
     CHECK(describe_holder(SocketAddress::from_unix_path("/nobody/here")).find("ss -xlp") !=
           std::string::npos);

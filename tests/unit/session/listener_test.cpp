@@ -4,11 +4,15 @@
 #include "tests/support/folder.hpp"
 #include "tests/support/sockets.hpp"
 
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <array>
+#include <cstring>
 #include <filesystem>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -99,6 +103,50 @@ TEST_CASE("a port in use is refused with the address and who holds it") {
     CHECK(mentions(refusal(to_string(shared->address())), this_process()));
 }
 
+// A listening socket that lies in no process: under way from one end of a unix socket to the other. As the
+// sockets of a process that has just been killed, which io_uring lets go a little later.
+class DepartedHolder {
+  public:
+    DepartedHolder() : pair_(test::unix_pair()) {
+        test::Listener listener("127.0.0.1:0");
+        port_ = listener.port();
+        const int fd = listener.descriptor();
+        alignas(cmsghdr) std::array<std::byte, CMSG_SPACE(sizeof(int))> control{};
+        char byte = 'x';
+        iovec vector{.iov_base = &byte, .iov_len = 1};
+        msghdr message{};
+        message.msg_iov = &vector;
+        message.msg_iovlen = 1;
+        message.msg_control = control.data();
+        message.msg_controllen = control.size();
+        cmsghdr* header = CMSG_FIRSTHDR(&message);
+        header->cmsg_level = SOL_SOCKET;
+        header->cmsg_type = SCM_RIGHTS;
+        header->cmsg_len = CMSG_LEN(sizeof(int));
+        std::memcpy(CMSG_DATA(header), &fd, sizeof(fd));
+        REQUIRE(::sendmsg(pair_.first.descriptor(), &message, 0) == 1);
+    }
+    std::string address() const { return "127.0.0.1:" + std::to_string(port_); }
+    void let_go() { pair_.second.close(); }
+
+  private:
+    std::pair<test::Socket, test::Socket> pair_;
+    std::uint16_t port_ = 0;
+};
+
+TEST_CASE("a port whose holder has just died is waited for; one that stays taken is refused") {
+    DepartedHolder holder;
+    const std::string message = refusal(holder.address());
+    CHECK(mentions(message, "in use by another process"));
+    std::thread death([&holder] {
+        std::this_thread::sleep_for(test::glance);
+        holder.let_go();
+    });
+    const auto bound = bind_to(holder.address());
+    death.join();
+    CHECK_MESSAGE(bound, (bound ? "" : bound.error()));
+}
+
 TEST_CASE("an address of no interface is refused with the reason") {
     CHECK(mentions(refusal("192.0.2.1:8080"), "no interface"));
 }
@@ -135,6 +183,7 @@ TEST_CASE("a unix path on which somebody listens is refused, and goes on working
     const std::string message = refusal("unix:" + folder.file("s"));
     CHECK(mentions(message, folder.file("s")));
     CHECK(mentions(message, "in use by " + this_process()));
+    CHECK(!holder.waiting(test::glance));  // being asked was no client to him
     CHECK(test::try_connect("unix:" + folder.file("s")) == 0);
 }
 
