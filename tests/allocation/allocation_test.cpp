@@ -5,6 +5,7 @@
 #include "sluice/session/relay.hpp"
 
 #include "tests/support/doctest.hpp"
+#include "tests/support/folder.hpp"
 #include "tests/support/relay.hpp"
 #include "tests/support/sockets.hpp"
 #include "tests/support/waiting.hpp"
@@ -13,6 +14,7 @@
 
 #include <array>
 #include <atomic>
+#include <cerrno>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -31,6 +33,7 @@ namespace {
 std::atomic<bool> counting = false;
 std::atomic<std::uint64_t> worker_allocations = 0;
 std::atomic<std::uint64_t> worker_releases = 0;
+std::atomic<bool> refusing = false;  // a worker that asks politely (std::nothrow) gets nothing
 
 // Asked at every call while it counts: a thread takes its name only after its start, perhaps after a first
 // allocation.
@@ -79,6 +82,7 @@ void* operator new(std::size_t size, const std::nothrow_t&) noexcept {
     return allocate(size == 0 ? 1 : size, 1);
 }
 void* operator new[](std::size_t size, const std::nothrow_t&) noexcept {
+    if (refusing.load(std::memory_order_relaxed) && on_a_worker()) return nullptr;
     return allocate(size == 0 ? 1 : size, 1);
 }
 void operator delete(void* memory) noexcept {
@@ -126,23 +130,27 @@ struct Load {
 class RecordReader {
   public:
     explicit RecordReader(Records& records) : records_(records), thread_([this] { read(); }) {}
-    ~RecordReader() {
-        records_.stop();
-        thread_.join();
-    }
+    ~RecordReader() { stop(); }
     RecordReader(const RecordReader&) = delete;
     RecordReader& operator=(const RecordReader&) = delete;
 
+    // Reads the rest, and no more. Returns the last record of all.
+    SessionRecord stop() {
+        records_.stop();
+        if (thread_.joinable()) thread_.join();
+        return last_;
+    }
+
   private:
     void read() {
-        SessionRecord record;
         for (bool last = false; !last;) {
             records_.wait();
             last = records_.stopped();
-            while (records_.pop(record)) continue;
+            while (records_.pop(last_)) continue;
         }
     }
     Records& records_;
+    SessionRecord last_;
     std::thread thread_;
 };
 
@@ -212,8 +220,8 @@ void run_load(const std::string& address, Listener& backend, Load load) {
     bulk_session(address, backend, load.bytes);
 }
 
-ENGINE_TEST("10,000 sessions and 1 GiB allocate nothing on the workers") {
-    Listener backend;
+// A relay on two workers before this backend, on a free port.
+std::unique_ptr<Relay> relay_to(const Listener& backend, RelayCase here) {
     auto settings = std::make_shared<config::Config>();
     settings->workers = 2;
     settings->engine = here.engine == Engine::epoll ? config::Engine::epoll : config::Engine::io_uring;
@@ -227,12 +235,21 @@ ENGINE_TEST("10,000 sessions and 1 GiB allocate nothing on the workers") {
     pool.backends.push_back({"only", parse_endpoint(backend.address()).value(), {}});
     settings->pools.push_back(pool);
 
-    auto opened = Relay::open(settings);
-    REQUIRE_MESSAGE(opened.has_value(), opened.error().front());
-    Relay& relay = **opened;
-    REQUIRE(relay.start().has_value());
-    CHECK(relay.engine() == std::string(to_string(here.engine)));
-    const std::string address = "127.0.0.1:" + std::to_string(relay.addresses().front().port());
+    std::unique_ptr<Relay> relay = Relay::open(settings).value();
+    REQUIRE(relay->start().has_value());
+    CHECK(relay->engine() == std::string(to_string(here.engine)));
+    return relay;
+}
+
+std::string address_of(const Relay& relay) {
+    return "127.0.0.1:" + std::to_string(relay.addresses().front().port());
+}
+
+ENGINE_TEST("10,000 sessions and 1 GiB allocate nothing on the workers") {
+    Listener backend;
+    const std::unique_ptr<Relay> owner = relay_to(backend, here);
+    Relay& relay = *owner;
+    const std::string address = address_of(relay);
     const RecordReader reader(relay.records());
 
     run_load(address, backend, {1000, 64 * 1024 * 1024});
@@ -252,6 +269,34 @@ ENGINE_TEST("10,000 sessions and 1 GiB allocate nothing on the workers") {
     CHECK(counters.stale_completions == 0);
     relay.drain(Clock::now() + std::chrono::seconds(10));
     CHECK(relay.wait_until_idle(Clock::now() + std::chrono::seconds(10)));
+}
+
+// The bytes of a slow reader leave the scratch memory for a block. To a unix backend, because that is copied.
+ENGINE_TEST("without memory for a slow reader's bytes its session ends as exhausted, and no other") {
+    const TemporaryFolder folder;
+    Listener backend("unix:" + folder.file("backend"));
+    const std::unique_ptr<Relay> relay = relay_to(backend, here);
+    RecordReader reader(relay->records());
+    Socket other = connect_to(address_of(*relay));
+    Socket other_upstream = backend.accept();
+    Socket client = connect_to(address_of(*relay));
+    Socket upstream = backend.accept();
+    refusing = true;
+    bool reset = false;
+    try {
+        client.send_until_full(64 * 1024 * 1024);
+        reset = client.receive_to_end().ending == Ending::reset;
+    } catch (const std::runtime_error&) {
+        reset = true;  // before the way was full: a send was the one to be told
+    }
+    CHECK(reset);
+    refusing = false;
+    other.send_all("still there");
+    CHECK(other_upstream.receive_exactly(11) == "still there");
+    CHECK(relay->counters().ends[static_cast<std::size_t>(End::exhausted)] == 1);
+    const SessionRecord record = reader.stop();
+    CHECK(record.end == End::exhausted);
+    CHECK(record.error == ENOMEM);
 }
 
 // A test that cannot fail is worth nothing: the counter sees an allocation on a thread of a worker's name.

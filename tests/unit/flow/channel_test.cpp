@@ -214,6 +214,22 @@ TEST_CASE("a broken target leaves the bytes in the pipe") {
     CHECK(channel.held() == 6);
 }
 
+TEST_CASE("a reset whose error splice has swallowed is still a reset, and no end after a FIN") {
+    OPEN_PIPE(channel);
+    auto [sender, source] = test::tcp_pair();
+    auto [target, receiver] = test::tcp_pair();
+    sender.send_all("secret");
+    wait_until_queued(source, 6);
+    REQUIRE(channel.fill(source.descriptor(), 100).bytes == 6);
+    receiver.reset();
+    wait_for(target, POLLERR);
+    int error = 0;
+    socklen_t length = sizeof(error);
+    REQUIRE(::getsockopt(target.descriptor(), SOL_SOCKET, SO_ERROR, &error, &length) == 0);
+    REQUIRE(error == ECONNRESET);
+    CHECK(channel.drain(target.descriptor()).error == ECONNRESET);
+}
+
 TEST_CASE("what cannot be spliced is called unsuitable, and nothing was consumed") {
     OPEN_PIPE(channel);
     const OwnedFd counter(::eventfd(7, EFD_NONBLOCK | EFD_CLOEXEC));
