@@ -9,7 +9,7 @@
 #include "sluice/app/record_format.hpp"
 #include "sluice/app/thread_costs.hpp"
 #include "sluice/config/load.hpp"
-#include "sluice/session/relay.hpp"
+#include "sluice/relay/relay.hpp"
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>

@@ -8,7 +8,7 @@
 #include "sluice/base/units.hpp"
 #include "sluice/config/load.hpp"
 #include "sluice/net/pipe.hpp"
-#include "sluice/session/relay.hpp"
+#include "sluice/relay/relay.hpp"
 
 #include <fmt/format.h>
 

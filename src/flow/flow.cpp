@@ -18,6 +18,9 @@ constexpr std::size_t chatty_read_bytes = 8 * 1024;
 constexpr std::uint8_t bulky_reads_to_promote = 2;
 constexpr std::uint8_t chatty_reads_to_demote = 8;
 
+// What a read costs of a turn's budget at least, however little it brings.
+constexpr std::size_t read_cost = 256;
+
 // One splice moves at most this much, whatever the pipe would hold.
 constexpr std::size_t splice_bytes_max = 1024 * 1024;
 
@@ -53,7 +56,9 @@ Flow::Progress Flow::advance(Socket& source, Socket& target, Lane& lane, std::si
 
         const Transfer filled = fill(source, lane, budget);
         switch (filled.outcome) {
-            case Transfer::Outcome::moved: budget -= std::min(budget, filled.bytes); break;
+            case Transfer::Outcome::moved:
+                budget -= std::min(budget, std::max(filled.bytes, read_cost));
+                break;
             case Transfer::Outcome::blocked: source.readable = false; break;
             case Transfer::Outcome::unsuitable: give_up_splice(lane); break;
             case Transfer::Outcome::ended:
@@ -73,11 +78,9 @@ Flow::Progress Flow::advance(Socket& source, Socket& target, Lane& lane, std::si
 
 void Flow::abandon(Lane& lane) noexcept {
     if (state_ != FlowState::finished) state_ = FlowState::broken;
-    if (auto* copy = std::get_if<CopyChannel>(&channel_)) {
-        copy->clear(lane.blocks);
-    } else {
-        leave_pipe(lane);
-    }
+    if (auto* copy = std::get_if<CopyChannel>(&channel_)) copy->clear(lane.blocks);
+    if (auto* message = std::get_if<MessageChannel>(&channel_)) message->clear(lane.blocks);
+    leave_pipe(lane);
 }
 
 bool Flow::holds_bytes() const noexcept {
@@ -86,6 +89,7 @@ bool Flow::holds_bytes() const noexcept {
 
 // Reads by the path of the day; what the source says and what the path says of itself are told apart here.
 Transfer Flow::fill(Socket& source, Lane& lane, std::size_t bytes_max) noexcept {
+    if (auto* message = std::get_if<MessageChannel>(&channel_)) return take_message(*message, source, lane);
     const bool by_pipe = path_ == Path::splice && splice_allowed_ && enter_pipe(lane);
     const Transfer transfer = by_pipe ? splice_from(source, lane, bytes_max) : copy_from(source, lane);
     if (transfer.outcome == Transfer::Outcome::moved) choose_path(transfer.bytes);
@@ -95,10 +99,16 @@ Transfer Flow::fill(Socket& source, Lane& lane, std::size_t bytes_max) noexcept 
 Transfer Flow::copy_from(Socket& source, Lane& lane) noexcept {
     leave_pipe(lane);
     ++lane.system_calls;
-    const Transfer transfer = std::get<CopyChannel>(channel_).fill(source.fd.get(), lane.scratch);
+    const Transfer transfer =
+        std::get<CopyChannel>(channel_).fill(source.fd.get(), lane.scratch.first(copy_bytes_max));
     // Not on a broken connection: its event has come already, and what follows the last byte is known.
     if (transfer.emptied && source.error == 0) source.readable = false;
     return transfer;
+}
+
+Transfer Flow::take_message(MessageChannel& message, Socket& source, Lane& lane) noexcept {
+    ++lane.system_calls;
+    return message.fill(source.fd.get(), lane.scratch);
 }
 
 // Splices; and before it believes that there is nothing, asks again. Splice does not see what waits behind an
@@ -107,7 +117,7 @@ Transfer Flow::copy_from(Socket& source, Lane& lane) noexcept {
 Transfer Flow::splice_from(Socket& source, Lane& lane, std::size_t bytes_max) noexcept {
     // The first fill is a trial: should the target not take splices, this much can still be copied on.
     const std::size_t most =
-        splice_proven_ ? std::clamp(bytes_max, BlockPool::size_max, splice_bytes_max) : BlockPool::size_max;
+        splice_proven_ ? std::clamp(bytes_max, copy_bytes_max, splice_bytes_max) : copy_bytes_max;
     auto& pipe = std::get<SpliceChannel>(channel_);
     const auto sees_nothing = [](const Transfer& answer) {
         return answer.outcome == Transfer::Outcome::blocked || answer.outcome == Transfer::Outcome::ended;
@@ -135,6 +145,12 @@ Transfer Flow::drain(Socket& target, Lane& lane) noexcept {
         // A target that changed its mind with more in the pipe than can be copied on: its session is lost.
         if (transfer.outcome == Transfer::Outcome::unsuitable && splice_proven_)
             return {Transfer::Outcome::broken, 0, EINVAL};
+        return transfer;
+    }
+    if (auto* message = std::get_if<MessageChannel>(&channel_)) {
+        const Transfer transfer = message->drain(target.fd.get());
+        bytes_copied_ += transfer.bytes;
+        if (message->empty()) message->clear(lane.blocks);
         return transfer;
     }
     auto& copy = std::get<CopyChannel>(channel_);
@@ -217,16 +233,16 @@ void Flow::finish(Socket& target, Lane& lane) noexcept {
 
 // Before a turn ends: an empty pipe goes back, and bytes leave the scratch memory.
 Flow::Progress Flow::rest(Progress why, Socket& target, Lane& lane) noexcept {
-    if (auto* copy = std::get_if<CopyChannel>(&channel_)) {
-        if (!copy->settle(lane.blocks)) {
-            target.error = ENOMEM;
-            abandon(lane);
-            return Progress::done;
-        }
-    } else if (!holds_bytes()) {
-        leave_pipe(lane);
+    if (holds_pipe()) {
+        if (!holds_bytes()) leave_pipe(lane);
+        return why;
     }
-    return why;
+    auto* copy = std::get_if<CopyChannel>(&channel_);
+    auto& memory = copy != nullptr ? static_cast<MemoryChannel&>(*copy) : std::get<MessageChannel>(channel_);
+    if (memory.settle(lane.blocks)) return why;
+    target.error = ENOMEM;
+    abandon(lane);
+    return Progress::done;
 }
 
 }  // namespace sluice

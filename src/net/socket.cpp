@@ -57,6 +57,10 @@ bool keep_urgent_bytes_in_place(int fd) noexcept {
     return set(fd, SOL_SOCKET, SO_OOBINLINE, 1);
 }
 
+bool tell_messages_from_the_end(int fd) noexcept {
+    return set(fd, SOL_SOCKET, SO_TIMESTAMP, 1);
+}
+
 Dial dial(int fd, const SocketAddress& address) noexcept {
     if (::connect(fd, address.get(), address.length()) == 0) return {Dial::State::connected};
     switch (errno) {
@@ -105,8 +109,7 @@ void reset_on_close(int fd) noexcept {
 }
 
 std::expected<OwnedFd, SystemError> open_listening_socket(const SocketAddress& address,
-                                                          const SocketOptions& options,
-                                                          int backlog) noexcept {
+                                                          const SocketOptions& options) noexcept {
     auto fd = open_stream_socket(address, options);
     if (!fd) return fd;
     const int number = fd->get();
@@ -117,7 +120,7 @@ std::expected<OwnedFd, SystemError> open_listening_socket(const SocketAddress& a
         if (!set(number, SOL_SOCKET, SO_REUSEPORT, 1))
             return std::unexpected(SystemError{"SO_REUSEPORT", errno});
         if (options.fastopen)
-            set(number, IPPROTO_TCP, TCP_FASTOPEN, backlog);  // a wish: the system may not do it
+            set(number, IPPROTO_TCP, TCP_FASTOPEN, options.backlog);  // a wish: the system may not do it
     }
     if (address.family() == AF_INET6) {
         // Said by us and not by net.ipv6.bindv6only: "[::]" takes both families, any other address its own.
@@ -128,7 +131,7 @@ std::expected<OwnedFd, SystemError> open_listening_socket(const SocketAddress& a
     }
     if (::bind(number, address.get(), address.length()) != 0)
         return std::unexpected(SystemError{"bind", errno});
-    if (::listen(number, backlog) != 0) return std::unexpected(SystemError{"listen", errno});
+    if (::listen(number, options.backlog) != 0) return std::unexpected(SystemError{"listen", errno});
     return fd;
 }
 

@@ -2,7 +2,7 @@
 // backends, operator and the order of all answers drawn from one seed. Whoever plays in it moves inside the
 // reactor's wait(), so that a run is one thread and its seed repeats it.
 
-#include "sluice/session/worker.hpp"
+#include "sluice/relay/worker.hpp"
 
 #include "tests/support/doctest.hpp"
 #include "tests/support/simulated_reactor.hpp"
@@ -677,7 +677,7 @@ std::vector<std::string> Simulation::run() {
     SocketOptions options;
     options.receive_buffer = scenario_.buffers.receive;
     options.send_buffer = scenario_.buffers.send;
-    auto listening = open_listening_socket(*SocketAddress::from_literal("127.0.0.1", 0), options, 128);
+    auto listening = open_listening_socket(*SocketAddress::from_literal("127.0.0.1", 0), options);
     if (!listening) throw std::runtime_error("no listening socket");
     port_ = local_address_of(listening->get()).port();
     Worker::Plan plan;

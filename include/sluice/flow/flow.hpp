@@ -24,14 +24,15 @@ struct Socket {
     bool fin_came = false;
     // The errno of its broken connection, 0 while whole. Kept here because the kernel tells it only once:
     // a send that was answered ECONNRESET makes the next recv answer 0, which must not pass for a FIN. EPIPE
-    // as the first error (of a socket; SpliceChannel::drain() never says it) does speak of a FIN: the reset came after it (TCP in CLOSE_WAIT), or the unix peer
-    // has closed in good order; its stream is whole, and only what we send has nowhere to go.
+    // as the first error (of a socket; SpliceChannel::drain() never says it) does speak of a FIN: the reset
+    // came after it (TCP in CLOSE_WAIT), or the unix peer has closed in good order; its stream is whole, and
+    // only what we send has nowhere to go.
     int error = 0;
 };
 
 // What the flows of one worker share for the length of a turn.
 struct Lane {
-    std::span<std::byte> scratch;
+    std::span<std::byte> scratch;  // message_bytes_max
     BlockPool& blocks;
     PipePool& pipes;
     std::uint64_t system_calls = 0;  // that the flows made to move bytes, so far
@@ -56,6 +57,9 @@ class Flow {
 
     // Whether this flow may use pipes at all: decided once, when the session is built.
     void allow_splice(bool allowed) noexcept { splice_allowed_ = allowed; }
+
+    // The sockets keep the boundaries of messages, so the flow does: decided once, likewise.
+    void keep_messages() noexcept { channel_.emplace<MessageChannel>(); }
 
     // Moves bytes from source to target until one of them would block or about `budget` bytes were moved.
     // The same two sockets each time. Sets their flags from what the calls answer.
@@ -85,6 +89,7 @@ class Flow {
     Transfer fill(Socket& source, Lane& lane, std::size_t bytes_max) noexcept;
     Transfer drain(Socket& target, Lane& lane) noexcept;
     Transfer copy_from(Socket& source, Lane& lane) noexcept;
+    Transfer take_message(MessageChannel& message, Socket& source, Lane& lane) noexcept;
     Transfer splice_from(Socket& source, Lane& lane, std::size_t bytes_max) noexcept;
     bool enter_pipe(Lane& lane) noexcept;
     void leave_pipe(Lane& lane) noexcept;
@@ -94,7 +99,7 @@ class Flow {
     Progress rest(Progress why, Socket& target, Lane& lane) noexcept;
 
     // Where the bytes rest. Exchanged exactly when empty.
-    std::variant<CopyChannel, SpliceChannel> channel_;
+    std::variant<CopyChannel, SpliceChannel, MessageChannel> channel_;
     std::uint64_t bytes_spliced_ = 0;
     std::uint64_t bytes_copied_ = 0;
     FlowState state_ = FlowState::open;

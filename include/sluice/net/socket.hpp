@@ -22,6 +22,7 @@ struct SocketOptions {
     int receive_buffer = 0;  // bytes
     int send_buffer = 0;     // bytes
     char congestion[16] = {};
+    int backlog = 4096;  // listeners only
 };
 
 // What a call of the system answered when it failed: which call, and errno.
@@ -53,6 +54,10 @@ Dial dial(int fd, const SocketAddress& address) noexcept;
 // for it, loses it. Every socket that open_stream_socket() and open_listening_socket() make has it set.
 bool keep_urgent_bytes_in_place(int fd) noexcept;
 
+// From now on a message that this socket receives has a time, and the end of the stream has none: that is how
+// an empty message is told from the end (recv answers 0 to both).
+bool tell_messages_from_the_end(int fd) noexcept;
+
 // How the socket's last asynchronous error reads (SO_ERROR), which this also clears; 0 for none.
 int take_error(int fd) noexcept;
 
@@ -73,7 +78,7 @@ void reset_on_close(int fd) noexcept;
 // sockets inherit the options, so nothing is set on them one by one. "[::]" takes IPv4 clients too. The stale
 // file of a unix path must be gone already.
 std::expected<OwnedFd, SystemError> open_listening_socket(const SocketAddress& address,
-                                                          const SocketOptions& options, int backlog) noexcept;
+                                                          const SocketOptions& options) noexcept;
 
 // Whether somebody listens on this address now: a bind that shares nothing is refused, or a unix path
 // answers. EADDRINUSE, EACCES and the like say why this address cannot be had; 0: it can.

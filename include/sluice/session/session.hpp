@@ -1,5 +1,9 @@
 #pragma once
 
+#include "sluice/account/counters.hpp"
+#include "sluice/account/end.hpp"
+#include "sluice/account/record.hpp"
+#include "sluice/account/seat.hpp"
 #include "sluice/base/clock.hpp"
 #include "sluice/base/deadlines.hpp"
 #include "sluice/base/list.hpp"
@@ -9,12 +13,8 @@
 #include "sluice/net/address.hpp"
 #include "sluice/net/socket.hpp"
 #include "sluice/reactor/reactor.hpp"
-#include "sluice/session/counters.hpp"
-#include "sluice/session/end.hpp"
-#include "sluice/session/record.hpp"
 #include "sluice/upstream/pool.hpp"
 
-#include <atomic>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -26,26 +26,6 @@ struct PatienceTag;  // how long the session may stay as it is: connect, idle, h
 struct AgeTag;       // how long it may live at all
 struct RunTag;       // the run queue
 struct AwaitTag;     // sessions that wait for a name to be resolved
-
-// A seat under the limits of the process and of a listener, freed when it dies. Shared by all workers.
-class Seat {
-  public:
-    using Count = std::atomic<std::uint32_t>;
-
-    // A seat if there are fewer than the given maxima; `taken()` says.
-    Seat(Count& process, std::uint32_t process_max, Count& listener, std::uint32_t listener_max) noexcept;
-    ~Seat();
-    Seat(Seat&& other) noexcept
-        : process_(std::exchange(other.process_, nullptr)),
-          listener_(std::exchange(other.listener_, nullptr)) {}
-    Seat& operator=(Seat&&) = delete;
-
-    bool taken() const noexcept { return process_ != nullptr; }
-
-  private:
-    Count* process_ = nullptr;
-    Count* listener_ = nullptr;
-};
 
 // What the sessions of one listener have in common, as one worker knows it. Outlives its sessions.
 struct SessionKind {

@@ -139,11 +139,11 @@ TEST_CASE(
     "listening sockets share a port with the other workers, and what they accept inherits the options") {
     SocketOptions options;
     options.keepalive_idle_s = 44;
-    auto first = open_listening_socket(loopback(0), options, 16);
+    auto first = open_listening_socket(loopback(0), options);
     REQUIRE(first);
     const SocketAddress address = local_address_of(first->get());
     CHECK(address.port() != 0);
-    auto second = open_listening_socket(address, options, 16);
+    auto second = open_listening_socket(address, options);
     REQUIRE(second);
     second->close();
     const test::Socket client = test::connect_to(to_string(address));
@@ -157,15 +157,15 @@ TEST_CASE(
 
 TEST_CASE("[::] takes IPv4 clients too, and [::1] does not take their port away") {
     if (!test::ipv6_available()) SLUICE_SKIP("no IPv6");
-    const auto every = open_listening_socket(*SocketAddress::from_literal("::", 0), {}, 16);
+    const auto every = open_listening_socket(*SocketAddress::from_literal("::", 0), {});
     REQUIRE(every);
     const std::uint16_t port = local_address_of(every->get()).port();
     CHECK(test::try_connect("127.0.0.1:" + std::to_string(port)) == 0);
     CHECK(test::try_connect("[::1]:" + std::to_string(port)) == 0);
 
     const std::uint16_t other = test::free_port();
-    const auto six = open_listening_socket(*SocketAddress::from_literal("::1", other), {}, 16);
-    const auto four = open_listening_socket(loopback(other), {}, 16);
+    const auto six = open_listening_socket(*SocketAddress::from_literal("::1", other), {});
+    const auto four = open_listening_socket(loopback(other), {});
     CHECK(six);
     CHECK(four);
 }
@@ -173,7 +173,7 @@ TEST_CASE("[::] takes IPv4 clients too, and [::1] does not take their port away"
 TEST_CASE("a taken address is refused with the call and errno; the probe knows beforehand") {
     const test::Listener holder;
     CHECK(probe_listening_address(loopback(holder.port())) == EADDRINUSE);
-    const auto refused = open_listening_socket(loopback(holder.port()), {}, 16);
+    const auto refused = open_listening_socket(loopback(holder.port()), {});
     REQUIRE(!refused);
     CHECK(std::string(refused.error().call) == "bind");
     CHECK(refused.error().number == EADDRINUSE);
@@ -182,7 +182,7 @@ TEST_CASE("a taken address is refused with the call and errno; the probe knows b
 }
 
 TEST_CASE("the probe notices another relay's shared listener instead of joining it") {
-    const auto shared = open_listening_socket(loopback(0), {}, 16);
+    const auto shared = open_listening_socket(loopback(0), {});
     REQUIRE(shared);
     CHECK(probe_listening_address(local_address_of(shared->get())) == EADDRINUSE);
 }

@@ -1,6 +1,6 @@
 #pragma once
 
-#include "sluice/session/listener.hpp"
+#include "sluice/net/bound_address.hpp"
 #include "sluice/session/session.hpp"
 
 #include <array>

@@ -1,4 +1,4 @@
-#include "sluice/session/record.hpp"
+#include "sluice/account/record.hpp"
 
 #include "sluice/base/check.hpp"
 
@@ -9,6 +9,7 @@ const char* to_string(PathReason reason) noexcept {
         case PathReason::bulk: return "bulk";
         case PathReason::small_reads: return "small_reads";
         case PathReason::unix_socket: return "unix_socket";
+        case PathReason::messages: return "messages";
         case PathReason::no_pipe: return "no_pipe";
         case PathReason::not_spliceable: return "not_spliceable";
     }

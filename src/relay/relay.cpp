@@ -1,9 +1,10 @@
-#include "sluice/session/relay.hpp"
+#include "sluice/relay/relay.hpp"
 
+#include "sluice/config/socket_options.hpp"
+#include "sluice/net/bound_address.hpp"
 #include "sluice/net/pipe.hpp"
 #include "sluice/reactor/reactor.hpp"
-#include "sluice/session/listener.hpp"
-#include "sluice/session/worker.hpp"
+#include "sluice/relay/worker.hpp"
 #include "sluice/upstream/resolver.hpp"
 
 #include <fmt/format.h>
@@ -149,7 +150,7 @@ std::vector<std::string> RunningRelay::bind_all(std::uint32_t worker_count) {
     for (std::size_t index = 0; index < config_->listeners.size(); ++index) {
         const config::Listener& listener = config_->listeners[index];
         for (const Endpoint& endpoint : listener.bind) {
-            auto bound = BoundAddress::open(endpoint, listener.tcp, worker_count);
+            auto bound = BoundAddress::open(endpoint, config::socket_options(listener.tcp), worker_count);
             if (!bound) {
                 errors.push_back(fmt::format("listener {}: {}", listener.name, bound.error()));
                 continue;

@@ -1,9 +1,9 @@
 #pragma once
 
+#include "sluice/account/record.hpp"
 #include "sluice/base/clock.hpp"
 #include "sluice/config/config.hpp"
 #include "sluice/net/address.hpp"
-#include "sluice/session/record.hpp"
 
 #include <array>
 #include <cstdint>

@@ -1,4 +1,4 @@
-#include "sluice/session/listener.hpp"
+#include "sluice/net/bound_address.hpp"
 
 #include "sluice/base/clock.hpp"
 #include "sluice/net/holder.hpp"
@@ -20,10 +20,6 @@
 namespace sluice {
 
 namespace {
-
-int whole_seconds(Milliseconds duration) {
-    return static_cast<int>(std::chrono::ceil<std::chrono::seconds>(duration).count());
-}
 
 bool ipv6_works() {
     const OwnedFd fd(::socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0));
@@ -109,22 +105,8 @@ std::expected<void, std::string> clear_path(const std::string& path, const Socke
 
 }  // namespace
 
-SocketOptions socket_options(const config::Tcp& tcp) noexcept {
-    SocketOptions options;
-    options.nodelay = tcp.nodelay;
-    options.fastopen = tcp.fastopen;
-    options.keepalive_idle_s = whole_seconds(tcp.keepalive.idle);
-    options.keepalive_interval_s = whole_seconds(tcp.keepalive.interval);
-    options.keepalive_count = static_cast<int>(tcp.keepalive.count);
-    options.user_timeout_ms = static_cast<int>(tcp.user_timeout.count());
-    options.receive_buffer = static_cast<int>(tcp.receive_buffer);
-    options.send_buffer = static_cast<int>(tcp.send_buffer);
-    // The configuration has refused longer ones; the last byte stays zero.
-    tcp.congestion.copy(options.congestion, sizeof(options.congestion) - 1);
-    return options;
-}
-
-std::expected<BoundAddress, std::string> BoundAddress::open(const Endpoint& endpoint, const config::Tcp& tcp,
+std::expected<BoundAddress, std::string> BoundAddress::open(const Endpoint& endpoint,
+                                                            const SocketOptions& options,
                                                             std::uint32_t workers) {
     const auto wanted = address_of(endpoint);
     if (!wanted)
@@ -139,7 +121,6 @@ std::expected<BoundAddress, std::string> BoundAddress::open(const Endpoint& endp
     } else if (const int error = probe_patiently(*wanted); error != 0) {
         return std::unexpected(explain(*wanted, {"bind", error}));
     }
-    const SocketOptions options = socket_options(tcp);
     for (std::uint32_t worker = 0; worker < workers; ++worker) {
         if (local && worker > 0) {
             OwnedFd duplicate(::fcntl(bound.sockets_.front().get(), F_DUPFD_CLOEXEC, 0));
@@ -147,7 +128,7 @@ std::expected<BoundAddress, std::string> BoundAddress::open(const Endpoint& endp
             bound.sockets_.push_back(std::move(duplicate));
             continue;
         }
-        auto socket = open_listening_socket(bound.address_, options, static_cast<int>(tcp.backlog));
+        auto socket = open_listening_socket(bound.address_, options);
         if (!socket) return std::unexpected(explain(bound.address_, socket.error()));
         // Port 0: the others join the port that the first one was given.
         if (!local && worker == 0) bound.address_ = local_address_of(socket->get());

@@ -1,7 +1,7 @@
 #pragma once
 
-#include "sluice/config/config.hpp"
 #include "sluice/net/address.hpp"
+#include "sluice/net/endpoint.hpp"
 #include "sluice/net/owned_fd.hpp"
 #include "sluice/net/socket.hpp"
 
@@ -15,9 +15,6 @@
 
 namespace sluice {
 
-// The socket options that the configuration asks for.
-SocketOptions socket_options(const config::Tcp& tcp) noexcept;
-
 // One bound address: a listening socket for each worker. TCP addresses are shared by SO_REUSEPORT, a unix
 // path has one socket, of which each worker gets a duplicate. Removes the unix path that it made when it
 // dies.
@@ -25,8 +22,8 @@ class BoundAddress {
   public:
     // Takes over a unix path whose owner is gone; refuses one where somebody listens, and any other kind of
     // file. The error is a sentence: the address, what is wrong with it, who holds it, what to do.
-    static std::expected<BoundAddress, std::string> open(const Endpoint& endpoint, const config::Tcp& tcp,
-                                                         std::uint32_t workers);
+    static std::expected<BoundAddress, std::string> open(const Endpoint& endpoint,
+                                                         const SocketOptions& options, std::uint32_t workers);
     ~BoundAddress();
     BoundAddress(BoundAddress&&) noexcept;
     BoundAddress& operator=(BoundAddress&&) = delete;

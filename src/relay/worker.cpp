@@ -1,6 +1,7 @@
-#include "sluice/session/worker.hpp"
+#include "sluice/relay/worker.hpp"
 
 #include "sluice/base/check.hpp"
+#include "sluice/config/socket_options.hpp"
 
 #include <fcntl.h>
 #include <fmt/format.h>
@@ -57,7 +58,7 @@ std::expected<std::unique_ptr<Worker>, std::string> Worker::open(Plan plan) {
 Worker::Worker(Plan plan, OwnedFd doorbell)
     : plan_(std::move(plan)),
       doorbell_(std::move(doorbell)),
-      scratch_(std::make_unique_for_overwrite<std::byte[]>(BlockPool::size_max)),
+      scratch_(std::make_unique_for_overwrite<std::byte[]>(message_bytes_max)),
       pipes_(plan_.pipe_budget),
       sessions_(std::make_unique<Slab<Session>>(plan_.sessions_max)) {
     for (const config::Pool& pool : plan_.config->pools) pools_.emplace_back(pool);
@@ -75,7 +76,7 @@ void Worker::run(std::promise<std::expected<void, std::string>> started) {
     if (!reactor) return started.set_value(std::unexpected(reactor.error()));
     reactor_ = std::move(*reactor);
     services_.reset(new Services{.reactor = *reactor_,
-                                 .lane = {{scratch_.get(), BlockPool::size_max}, blocks_, pipes_},
+                                 .lane = {{scratch_.get(), message_bytes_max}, blocks_, pipes_},
                                  .patience = {},
                                  .ages = {},
                                  .run_queue = {},
@@ -99,7 +100,7 @@ void Worker::run(std::promise<std::expected<void, std::string>> started) {
             (timeouts.half_closed == Milliseconds(0) || timeouts.idle < timeouts.half_closed);
         SessionKind kind{.listener = listening.listener,
                          .pool = &pool,
-                         .upstream_options = socket_options(pool.settings().tcp),
+                         .upstream_options = config::socket_options(pool.settings().tcp),
                          .connect = services_->patience.class_of(timeouts.connect),
                          .idle = services_->patience.class_of(timeouts.idle),
                          .half_closed = services_->patience.class_of(idle_is_shorter ? timeouts.idle

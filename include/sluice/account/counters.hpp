@@ -1,6 +1,6 @@
 #pragma once
 
-#include "sluice/session/end.hpp"
+#include "sluice/account/end.hpp"
 
 #include <array>
 #include <atomic>
