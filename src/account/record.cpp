@@ -40,8 +40,11 @@ void Records::wait() noexcept {
 }
 
 bool Records::pop(SessionRecord& record) noexcept {
-    for (auto& ring : rings_)
-        if (ring->pop(record)) return true;
+    for (std::size_t tried = 0; tried < rings_.size(); ++tried) {
+        Ring<SessionRecord>& ring = *rings_[next_];
+        next_ = (next_ + 1) % rings_.size();
+        if (ring.pop(record)) return true;
+    }
     return false;
 }
 

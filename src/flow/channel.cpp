@@ -78,6 +78,19 @@ Transfer send(int target, std::span<const std::byte> bytes) noexcept {
     return failed(errno);
 }
 
+Transfer read_file(int source, std::span<std::byte> memory) noexcept {
+    const ssize_t result = uninterrupted([&] { return ::read(source, memory.data(), memory.size()); });
+    if (result == 0) return {Transfer::Outcome::ended};
+    if (result < 0) return failed(errno);
+    return {Transfer::Outcome::moved, static_cast<std::size_t>(result)};
+}
+
+Transfer write_file(int target, std::span<const std::byte> bytes) noexcept {
+    const ssize_t result = uninterrupted([&] { return ::write(target, bytes.data(), bytes.size()); });
+    if (result < 0) return failed(errno);
+    return {Transfer::Outcome::moved, static_cast<std::size_t>(result)};
+}
+
 Transfer receive_message(int source, std::span<std::byte> memory) noexcept {
     alignas(cmsghdr) std::byte control[CMSG_SPACE(sizeof(timeval))];
     iovec vector{.iov_base = memory.data(), .iov_len = memory.size()};
@@ -193,6 +206,10 @@ Transfer CopyChannel::fill(int source, std::span<std::byte> scratch) noexcept {
     return adopt(receive(source, scratch), scratch);
 }
 
+Transfer CopyChannel::fill_from_file(int source, std::span<std::byte> scratch) noexcept {
+    return adopt(read_file(source, scratch), scratch);
+}
+
 Transfer CopyChannel::fill_from_pipe(int read_end, std::span<std::byte> scratch) noexcept {
     const ssize_t result = uninterrupted([&] { return ::read(read_end, scratch.data(), scratch.size()); });
     SLUICE_CHECK(result > 0);  // the caller knows that the pipe holds bytes
@@ -210,6 +227,13 @@ Transfer MemoryChannel::adopt(Transfer transfer, std::span<std::byte> scratch) n
 Transfer CopyChannel::drain(int target) noexcept {
     SLUICE_CHECK(!empty());
     const Transfer transfer = send(target, bytes());
+    begin_ += static_cast<std::uint32_t>(transfer.bytes);
+    return transfer;
+}
+
+Transfer CopyChannel::drain_to_file(int target) noexcept {
+    SLUICE_CHECK(!empty());
+    const Transfer transfer = write_file(target, bytes());
     begin_ += static_cast<std::uint32_t>(transfer.bytes);
     return transfer;
 }

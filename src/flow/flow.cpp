@@ -89,6 +89,8 @@ bool Flow::holds_bytes() const noexcept {
 
 // Reads by the path of the day; what the source says and what the path says of itself are told apart here.
 Transfer Flow::fill(Socket& source, Lane& lane, std::size_t bytes_max) noexcept {
+    // It has nothing to say but that it has taken everything.
+    if (source.file == FileRole::taking) return {Transfer::Outcome::ended};
     if (auto* message = std::get_if<MessageChannel>(&channel_)) return take_message(*message, source, lane);
     const bool by_pipe = path_ == Path::splice && splice_allowed_ && enter_pipe(lane);
     const Transfer transfer = by_pipe ? splice_from(source, lane, bytes_max) : copy_from(source, lane);
@@ -99,8 +101,10 @@ Transfer Flow::fill(Socket& source, Lane& lane, std::size_t bytes_max) noexcept 
 Transfer Flow::copy_from(Socket& source, Lane& lane) noexcept {
     leave_pipe(lane);
     ++lane.system_calls;
-    const Transfer transfer =
-        std::get<CopyChannel>(channel_).fill(source.fd.get(), lane.scratch.first(copy_bytes_max));
+    auto& copy = std::get<CopyChannel>(channel_);
+    const auto scratch = lane.scratch.first(copy_bytes_max);
+    if (source.file == FileRole::served) return copy.fill_from_file(source.fd.get(), scratch);
+    const Transfer transfer = copy.fill(source.fd.get(), scratch);
     // Not on a broken connection: its event has come already, and what follows the last byte is known.
     if (transfer.emptied && source.error == 0) source.readable = false;
     return transfer;
@@ -124,7 +128,7 @@ Transfer Flow::splice_from(Socket& source, Lane& lane, std::size_t bytes_max) no
     };
     ++lane.system_calls;
     const Transfer first = pipe.fill(source.fd.get(), most);
-    if (!sees_nothing(first)) return first;
+    if (!sees_nothing(first) || source.file != FileRole::none) return first;
     ++lane.system_calls;
     if (first.outcome == Transfer::Outcome::blocked && !readable_now(source.fd.get())) return first;
     // Something is there now, but it may have come since: only who still does not see it cannot see it.
@@ -154,7 +158,14 @@ Transfer Flow::drain(Socket& target, Lane& lane) noexcept {
         return transfer;
     }
     auto& copy = std::get<CopyChannel>(channel_);
-    const Transfer transfer = copy.drain(target.fd.get());
+    if (target.file == FileRole::served) {
+        // Nobody wants to hear it; left unread, it would make our end a reset.
+        const std::size_t bytes = copy.held();
+        copy.clear(lane.blocks);
+        return {Transfer::Outcome::moved, bytes};
+    }
+    const Transfer transfer =
+        target.file == FileRole::taking ? copy.drain_to_file(target.fd.get()) : copy.drain(target.fd.get());
     bytes_copied_ += transfer.bytes;
     if (copy.empty())
         copy.clear(lane.blocks);
@@ -221,6 +232,10 @@ void Flow::choose_path(std::size_t bytes_read) noexcept {
 
 void Flow::finish(Socket& target, Lane& lane) noexcept {
     leave_pipe(lane);
+    if (target.file != FileRole::none) {
+        state_ = FlowState::finished;
+        return;
+    }
     ++lane.system_calls;
     if (::shutdown(target.fd.get(), SHUT_WR) == 0) {
         state_ = FlowState::finished;

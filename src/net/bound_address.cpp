@@ -5,6 +5,7 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -28,7 +29,7 @@ bool ipv6_works() {
 
 // ":80" is every interface: one socket for both families where the machine has IPv6.
 std::optional<SocketAddress> address_of(const Endpoint& endpoint) {
-    if (endpoint.kind == Endpoint::Kind::unix_stream) return SocketAddress::from_unix_path(endpoint.path);
+    if (endpoint.is_unix()) return SocketAddress::from_unix_path(endpoint.path);
     if (!endpoint.host.empty()) return SocketAddress::from_literal(endpoint.host, endpoint.port);
     return SocketAddress::from_literal(ipv6_works() ? "::" : "0.0.0.0", endpoint.port);
 }
@@ -79,23 +80,23 @@ std::string explain(const SocketAddress& address, const SystemError& error) {
 constexpr Nanoseconds departure_max = std::chrono::milliseconds(500);
 
 // 0, or why the address cannot be had.
-int probe_patiently(const SocketAddress& address) {
+int probe_patiently(const SocketAddress& address, int type) {
     const Time deadline = Clock::now() + departure_max;
     while (true) {
-        const int error = probe_listening_address(address);
+        const int error = probe_listening_address(address, type);
         if (error != EADDRINUSE || Clock::now() >= deadline || find_holder(address)) return error;
         std::this_thread::sleep_for(std::chrono::milliseconds(10));
     }
 }
 
 // Makes room at a unix path: nothing there, or the socket of somebody who is gone.
-std::expected<void, std::string> clear_path(const std::string& path, const SocketAddress& address) {
+std::expected<void, std::string> clear_path(const std::string& path, const SocketAddress& address, int type) {
     struct stat found{};
     if (::lstat(path.c_str(), &found) != 0) return {};  // bind will say what is wrong, if anything is
     if (!S_ISSOCK(found.st_mode))
         return std::unexpected(fmt::format(
             "unix:{}: there is a file that is no socket; move it away or choose another path", path));
-    if (const int error = probe_patiently(address); error != 0)
+    if (const int error = probe_patiently(address, type); error != 0)
         return std::unexpected(explain(address, {"connect", error}));
     if (::unlink(path.c_str()) != 0)
         return std::unexpected(
@@ -113,12 +114,13 @@ std::expected<BoundAddress, std::string> BoundAddress::open(const Endpoint& endp
         return std::unexpected(fmt::format("{}: not an address of this machine", to_string(endpoint)));
     BoundAddress bound;
     bound.address_ = *wanted;
+    const int type = endpoint.transport() == Transport::seqpacket ? SOCK_SEQPACKET : SOCK_STREAM;
     const bool local = wanted->family() == AF_UNIX;
     const bool has_path = local && !endpoint.is_abstract();
     if (has_path) {
-        if (auto cleared = clear_path(endpoint.path, *wanted); !cleared)
+        if (auto cleared = clear_path(endpoint.path, *wanted, type); !cleared)
             return std::unexpected(cleared.error());
-    } else if (const int error = probe_patiently(*wanted); error != 0) {
+    } else if (const int error = probe_patiently(*wanted, type); error != 0) {
         return std::unexpected(explain(*wanted, {"bind", error}));
     }
     for (std::uint32_t worker = 0; worker < workers; ++worker) {
@@ -128,7 +130,7 @@ std::expected<BoundAddress, std::string> BoundAddress::open(const Endpoint& endp
             bound.sockets_.push_back(std::move(duplicate));
             continue;
         }
-        auto socket = open_listening_socket(bound.address_, options);
+        auto socket = open_listening_socket(bound.address_, type, options);
         if (!socket) return std::unexpected(explain(bound.address_, socket.error()));
         // Port 0: the others join the port that the first one was given.
         if (!local && worker == 0) bound.address_ = local_address_of(socket->get());

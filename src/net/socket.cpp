@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstddef>
 #include <cstring>
 
 namespace sluice {
@@ -42,14 +43,22 @@ const char* apply(int fd, int family, const SocketOptions& options) noexcept {
     return nullptr;
 }
 
+// An abstract name begins with a NUL; a nameless socket has none.
+bool is_abstract(const SocketAddress& address) noexcept {
+    const auto* local = reinterpret_cast<const sockaddr_un*>(address.get());
+    return address.length() > offsetof(sockaddr_un, sun_path) && local->sun_path[0] == '\0';
+}
+
 }  // namespace
 
-std::expected<OwnedFd, SystemError> open_stream_socket(const SocketAddress& address,
-                                                       const SocketOptions& options) noexcept {
-    OwnedFd fd(::socket(address.family(), SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+std::expected<OwnedFd, SystemError> open_socket(const SocketAddress& address, int type,
+                                                const SocketOptions& options) noexcept {
+    OwnedFd fd(::socket(address.family(), type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
     if (!fd.valid()) return std::unexpected(SystemError{"socket", errno});
     if (const char* refused = apply(fd.get(), address.family(), options))
         return std::unexpected(SystemError{refused, errno});
+    if (type == SOCK_SEQPACKET && !tell_messages_from_the_end(fd.get()))
+        return std::unexpected(SystemError{"SO_TIMESTAMP", errno});
     return fd;
 }
 
@@ -108,9 +117,9 @@ void reset_on_close(int fd) noexcept {
     ::setsockopt(fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once));
 }
 
-std::expected<OwnedFd, SystemError> open_listening_socket(const SocketAddress& address,
+std::expected<OwnedFd, SystemError> open_listening_socket(const SocketAddress& address, int type,
                                                           const SocketOptions& options) noexcept {
-    auto fd = open_stream_socket(address, options);
+    auto fd = open_socket(address, type, options);
     if (!fd) return fd;
     const int number = fd->get();
     if (address.family() != AF_UNIX) {
@@ -135,22 +144,23 @@ std::expected<OwnedFd, SystemError> open_listening_socket(const SocketAddress& a
     return fd;
 }
 
-int probe_listening_address(const SocketAddress& address) noexcept {
-    // A unix name is asked with a datagram socket, whatever kind its owner is of: connecting that costs a
-    // living datagram socket nothing, and every other kind answers EPROTOTYPE before its queue sees a client.
-    const int type = address.family() == AF_UNIX ? SOCK_DGRAM : SOCK_STREAM;
-    OwnedFd fd(::socket(address.family(), type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
-    if (!fd.valid()) return errno;
-    if (address.family() == AF_UNIX) {
+int probe_listening_address(const SocketAddress& address, int type) noexcept {
+    // The file of a unix socket is asked with a datagram socket, whatever kind its owner is of: connecting
+    // that costs a living datagram socket nothing, and every other kind answers EPROTOTYPE before its queue
+    // sees a client. Refused: a path that its owner left behind. Nothing else proves that nobody is there
+    // (EACCES: a socket that we may not even try).
+    if (address.family() == AF_UNIX && !is_abstract(address)) {
+        const OwnedFd fd(::socket(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+        if (!fd.valid()) return errno;
         if (::connect(fd.get(), address.get(), address.length()) == 0) return EADDRINUSE;
-        // Refused: a path that its owner left behind. Nothing else proves that nobody is there (EACCES: a
-        // socket that we may not even try).
         if (errno == ECONNREFUSED || errno == ENOENT) return 0;
         return errno == EPROTOTYPE ? EADDRINUSE : errno;
     }
+    const OwnedFd fd(::socket(address.family(), type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+    if (!fd.valid()) return errno;
     // Without SO_REUSEPORT, so that another relay's shared listener is noticed instead of joined: half of the
     // clients would go to each.
-    set(fd.get(), SOL_SOCKET, SO_REUSEADDR, 1);
+    if (address.family() != AF_UNIX) set(fd.get(), SOL_SOCKET, SO_REUSEADDR, 1);
     if (address.family() == AF_INET6) {
         const auto* v6 = reinterpret_cast<const sockaddr_in6*>(address.get());
         set(fd.get(), IPPROTO_IPV6, IPV6_V6ONLY, IN6_IS_ADDR_UNSPECIFIED(&v6->sin6_addr) ? 0 : 1);

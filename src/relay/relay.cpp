@@ -11,6 +11,7 @@
 #include <sched.h>
 #include <spdlog/spdlog.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 
 #include <algorithm>
 #include <condition_variable>
@@ -71,6 +72,13 @@ std::expected<ChosenEngine, std::string> choose_engine(config::Engine wanted) {
         probed.error()));
 }
 
+// Which threads serve a listener. Disks are slow without saying so: sessions with files have threads of their
+// own, so that nobody else waits for a disk.
+enum class Crew : std::uint8_t { sockets, files };
+
+// A range with a port in use has usually more of them; the first few tell enough.
+constexpr std::size_t range_errors_max = 5;
+
 class RunningRelay final : public Relay {
   public:
     explicit RunningRelay(std::shared_ptr<const config::Config> config) : config_(std::move(config)) {}
@@ -95,12 +103,20 @@ class RunningRelay final : public Relay {
   private:
     struct Bound {
         std::size_t listener;  // index in the configuration
+        Transport transport;
+        std::uint16_t port_offset;  // in the range of ports of its bind
         BoundAddress address;
     };
 
     std::vector<std::string> bind_all(std::uint32_t worker_count);
+    void bind(std::size_t listener, const Endpoint& endpoint, std::uint32_t worker_count,
+              std::vector<std::string>& errors);
     std::expected<void, std::string> open_workers(const std::vector<int>& cpus, std::uint32_t worker_count);
+    std::expected<void, std::string> open_worker(Crew crew, std::uint32_t index, int cpu,
+                                                 std::size_t pipe_budget);
     std::size_t pool_index(const std::string& name) const;
+    Crew crew_of(const config::Listener& listener) const;
+    bool has_crew(Crew crew) const;
     std::expected<void, std::string> start_resolver();
     void run_worker(Worker& worker, std::promise<std::expected<void, std::string>> started);
 
@@ -133,63 +149,108 @@ std::vector<std::string> RunningRelay::prepare() {
         listener_sessions_.push_back(std::make_unique<Seat::Count>(0));
     if (auto errors = bind_all(worker_count); !errors.empty()) return errors;
 
-    const std::uint32_t possible = std::min(sessions_by_descriptors(worker_count), Token::slots_max - 1);
+    const std::uint32_t threads = has_crew(Crew::files) ? worker_count * 2 : worker_count;
+    const std::uint32_t possible = std::min(sessions_by_descriptors(threads), Token::slots_max - 1);
     sessions_max_ = config_->sessions_max > 0 ? std::min(config_->sessions_max, possible) : possible;
     if (config_->sessions_max > possible)
         spdlog::warn(
             "sessions_max is {}, but the limit of open files suffices for {}: {} it is; raise the limit "
             "(ulimit -n, LimitNOFILE=)",
             config_->sessions_max, possible, possible);
-    records_ = std::make_unique<Records>(worker_count, records_max_of_a_worker);
+    records_ = std::make_unique<Records>(threads, records_max_of_a_worker);
     if (auto opened = open_workers(cpus, worker_count); !opened) return {opened.error()};
     return {};
 }
 
 std::vector<std::string> RunningRelay::bind_all(std::uint32_t worker_count) {
     std::vector<std::string> errors;
-    for (std::size_t index = 0; index < config_->listeners.size(); ++index) {
-        const config::Listener& listener = config_->listeners[index];
-        for (const Endpoint& endpoint : listener.bind) {
-            auto bound = BoundAddress::open(endpoint, config::socket_options(listener.tcp), worker_count);
-            if (!bound) {
-                errors.push_back(fmt::format("listener {}: {}", listener.name, bound.error()));
-                continue;
-            }
-            addresses_.push_back(bound->address());
-            bound_.push_back({index, std::move(*bound)});
-        }
-    }
+    for (std::size_t index = 0; index < config_->listeners.size(); ++index)
+        for (const Endpoint& endpoint : config_->listeners[index].bind)
+            bind(index, endpoint, worker_count, errors);
     return errors;
+}
+
+// One endpoint of a listener: its address, or each port of its range.
+void RunningRelay::bind(std::size_t listener, const Endpoint& endpoint, std::uint32_t worker_count,
+                        std::vector<std::string>& errors) {
+    const config::Listener& settings = config_->listeners[listener];
+    const SocketOptions options = config::socket_options(settings.tcp);
+    std::size_t failures = 0;
+    for (std::uint32_t offset = 0; offset < endpoint.ports() && failures < range_errors_max; ++offset) {
+        Endpoint one = endpoint;
+        one.port = static_cast<std::uint16_t>(endpoint.port + offset);
+        one.port_last = 0;
+        auto bound = BoundAddress::open(one, options, worker_count);
+        if (!bound) {
+            errors.push_back(fmt::format("listener {}: {}", settings.name, bound.error()));
+            ++failures;
+            continue;
+        }
+        if (offset == 0) addresses_.push_back(bound->address());
+        bound_.push_back({listener, one.transport(), static_cast<std::uint16_t>(offset), std::move(*bound)});
+    }
+    if (failures == range_errors_max)
+        errors.push_back(
+            fmt::format("listener {}: the rest of {} was not tried", settings.name, to_string(endpoint)));
 }
 
 std::expected<void, std::string> RunningRelay::open_workers(const std::vector<int>& cpus,
                                                             std::uint32_t worker_count) {
+    const bool files = has_crew(Crew::files);
     // The budget is of the process; a worker that needs more than its share copies.
-    const std::size_t pipe_budget = PipeBudget::of_this_system().bytes / worker_count;
+    const std::size_t pipe_budget =
+        PipeBudget::of_this_system().bytes / (files ? worker_count * 2 : worker_count);
     for (std::uint32_t index = 0; index < worker_count; ++index) {
-        Worker::Plan plan;
-        plan.index = index;
         // Bound to CPUs only where there is exactly one worker for each: a smaller number is meant to move
         // about.
-        plan.cpu = worker_count == cpus.size() ? cpus[index] : -1;
-        plan.config = config_.get();
-        plan.open_reactor = [uring = engine_.uring, sockets = sessions_max_ * 2] {
-            return uring ? open_uring_reactor(sockets) : open_epoll_reactor(sockets);
-        };
-        for (Bound& bound : bound_) {
-            const config::Listener& listener = config_->listeners[bound.listener];
-            plan.listening.push_back({bound.address.take_socket(index), &listener, pool_index(listener.pool),
-                                      listener_sessions_[bound.listener].get()});
-        }
-        plan.sessions_max = sessions_max_;
-        plan.sessions = &sessions_;
-        plan.pipe_budget = pipe_budget;
-        plan.records = records_.get();
-        auto worker = Worker::open(std::move(plan));
-        if (!worker) return std::unexpected(worker.error());
-        workers_.push_back(std::move(*worker));
+        const int cpu = worker_count == cpus.size() ? cpus[index] : -1;
+        if (auto opened = open_worker(Crew::sockets, index, cpu, pipe_budget); !opened) return opened;
     }
+    for (std::uint32_t index = 0; files && index < worker_count; ++index)
+        if (auto opened = open_worker(Crew::files, index, -1, pipe_budget); !opened) return opened;
     return {};
+}
+
+// The index-th worker of its crew.
+std::expected<void, std::string> RunningRelay::open_worker(Crew crew, std::uint32_t index, int cpu,
+                                                           std::size_t pipe_budget) {
+    Worker::Plan plan;
+    plan.index = workers_.size();
+    plan.name = crew == Crew::files ? "files" : "worker";
+    plan.cpu = cpu;
+    plan.config = config_.get();
+    plan.open_reactor = [uring = engine_.uring, sockets = sessions_max_ * 2] {
+        return uring ? open_uring_reactor(sockets) : open_epoll_reactor(sockets);
+    };
+    for (Bound& bound : bound_) {
+        const config::Listener& listener = config_->listeners[bound.listener];
+        if (crew_of(listener) != crew) continue;
+        plan.listening.push_back({bound.address.take_socket(index), &listener, pool_index(listener.pool),
+                                  listener_sessions_[bound.listener].get(),
+                                  bound.transport == Transport::seqpacket ? SOCK_SEQPACKET : SOCK_STREAM,
+                                  bound.port_offset});
+    }
+    plan.sessions_max = sessions_max_;
+    plan.sessions = &sessions_;
+    plan.pipe_budget = pipe_budget;
+    plan.records = records_.get();
+    auto worker = Worker::open(std::move(plan));
+    if (!worker) return std::unexpected(worker.error());
+    workers_.push_back(std::move(*worker));
+    return {};
+}
+
+Crew RunningRelay::crew_of(const config::Listener& listener) const {
+    const config::Pool& pool = config_->pools[pool_index(listener.pool)];
+    const bool files = std::ranges::any_of(pool.backends, [](const config::Backend& backend) {
+        return backend.address.transport() == Transport::file;
+    });
+    return files ? Crew::files : Crew::sockets;
+}
+
+bool RunningRelay::has_crew(Crew crew) const {
+    return std::ranges::any_of(config_->listeners,
+                               [&](const config::Listener& listener) { return crew_of(listener) == crew; });
 }
 
 std::size_t RunningRelay::pool_index(const std::string& name) const {

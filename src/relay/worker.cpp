@@ -70,7 +70,7 @@ Worker::~Worker() {
 }
 
 void Worker::run(std::promise<std::expected<void, std::string>> started) {
-    ::pthread_setname_np(::pthread_self(), fmt::format("sluice-worker{}", plan_.index).c_str());
+    ::pthread_setname_np(::pthread_self(), fmt::format("sluice-{}{}", plan_.name, plan_.index).c_str());
     run_on_cpu(plan_.cpu);
     auto reactor = plan_.open_reactor();
     if (!reactor) return started.set_value(std::unexpected(reactor.error()));
@@ -100,6 +100,8 @@ void Worker::run(std::promise<std::expected<void, std::string>> started) {
             (timeouts.half_closed == Milliseconds(0) || timeouts.idle < timeouts.half_closed);
         SessionKind kind{.listener = listening.listener,
                          .pool = &pool,
+                         .socket_type = listening.socket_type,
+                         .port_offset = listening.port_offset,
                          .upstream_options = config::socket_options(pool.settings().tcp),
                          .connect = services_->patience.class_of(timeouts.connect),
                          .idle = services_->patience.class_of(timeouts.idle),

@@ -1,6 +1,7 @@
 #include "sluice/session/session.hpp"
 
 #include "sluice/base/check.hpp"
+#include "sluice/net/file.hpp"
 
 #include <poll.h>
 
@@ -44,6 +45,8 @@ Session::Session(SlotName name, OwnedFd client, const SessionKind& kind, Seat se
     client_.stream_of_tcp = family != AF_UNIX;
     // TCP sockets have it from their listener; unix sockets do not inherit it.
     if (!client_.stream_of_tcp) keep_urgent_bytes_in_place(client_.fd.get());
+    if (kind.socket_type == SOCK_SEQPACKET) tell_messages_from_the_end(client_.fd.get());
+    attempt_.port_offset = kind.port_offset;
 }
 
 void Session::start(Services& services) noexcept {
@@ -139,7 +142,9 @@ void Session::dial_next(Services& services) noexcept {
 }
 
 Session::Dialled Session::dial_target(const SocketAddress& target, Services& services) noexcept {
-    auto fd = open_stream_socket(target, kind_->upstream_options);
+    const Endpoint& endpoint = kind_->pool->chosen(attempt_).address;
+    if (endpoint.kind == Endpoint::Kind::file) return open_upstream_file(endpoint, services);
+    auto fd = open_socket(target, kind_->socket_type, kind_->upstream_options);
     if (!fd) {
         if (no_descriptor_or_memory(fd.error().number)) return starve(fd.error().number, services);
         error_ = fd.error().number;
@@ -149,6 +154,39 @@ Session::Dialled Session::dial_target(const SocketAddress& target, Services& ser
     upstream_.fd = std::move(*fd);
     upstream_.stream_of_tcp = target.family() != AF_UNIX;
     return dial_upstream(target, services);
+}
+
+// A file takes the bytes of one session at a time, so that each stands there whole; the others wait.
+Session::Dialled Session::open_upstream_file(const Endpoint& file, Services& services) noexcept {
+    const auto failed = [this](int error) {
+        end_ = End::file_failed;
+        error_ = error;
+        return Dialled::failed;
+    };
+    if (!upstream_.fd.valid()) {
+        auto fd = open_file(file);
+        if (!fd && no_descriptor_or_memory(fd.error().number)) return starve(fd.error().number, services);
+        if (!fd) return failed(fd.error().number);
+        upstream_.fd = std::move(*fd);
+        upstream_.file = file.is_sink() ? FileRole::taking : FileRole::served;
+        // As long as a session may be idle: nothing is wrong, it is another one's turn.
+        const Milliseconds idle = kind_->listener->timeouts.idle;
+        give_up_at_ = idle > Milliseconds(0) ? services.now + idle : time_never;
+    }
+    if (upstream_.file == FileRole::taking) {
+        const int error = claim_file(upstream_.fd.get());
+        if (error == EWOULDBLOCK) {
+            state_ = SessionState::redialing;
+            services.patience.start(*this, services.flush_class, services.now);
+            return Dialled::under_way;
+        }
+        if (error != 0) return failed(error);
+    }
+    // Nothing ever tells of a file: it is always ready. One that takes says nothing until it has taken all.
+    upstream_.writable = true;
+    upstream_.readable = upstream_.file == FileRole::served;
+    connected(services);
+    return Dialled::under_way;
 }
 
 // REQUIRES: the upstream socket is new, or was found busy
@@ -195,16 +233,20 @@ Session::Dialled Session::starve(int error, Services& services) noexcept {
     return Dialled::under_way;
 }
 
-// A dial that had to wait: for a unix socket whose queue was full, or for a descriptor.
+// A dial that had to wait: for a unix socket whose queue was full, for another session's turn at a file, or
+// for a descriptor.
 void Session::dial_again(Services& services) noexcept {
     const bool busy = upstream_.fd.valid();
-    if (busy && services.now >= give_up_at_) return abort_dial(End::connect_timeout, EAGAIN, services);
+    const bool of_file = upstream_.file != FileRole::none;
+    if (busy && services.now >= give_up_at_)
+        return abort_dial(of_file ? End::file_failed : End::connect_timeout, EAGAIN, services);
     // One has found out already in this turn that there is still none, and one has given up what it had.
     if (!busy && services.starved && services.shed_at == services.now && services.now < give_up_at_)
         return services.patience.start(*this, services.flush_class, services.now);
     const SocketAddress target = kind_->pool->current(attempt_);
-    const Dialled dialled = busy ? dial_upstream(target, services) : dial_target(target, services);
-    if (dialled == Dialled::failed) abort_dial(End::connect_failed, error_, services);
+    const Dialled dialled =
+        busy && !of_file ? dial_upstream(target, services) : dial_target(target, services);
+    if (dialled == Dialled::failed) abort_dial(end_, error_, services);
 }
 
 // This dial is over without success: on to the next, as soon as nothing names the socket any more.
@@ -226,13 +268,34 @@ void Session::connected(Services& services) noexcept {
     connect_took_ = services.now - started_;
     error_ = 0;
     services.patience.start(*this, kind_->idle, services.now);
-    // Which pairs splice is decided here and nowhere else. Unix sockets could on 6.18, but some 6.17 and 6.18
-    // kernels panic at it (CVE-2026-22983); sockets that keep message boundaries must not.
-    const bool splice = client_.stream_of_tcp && upstream_.stream_of_tcp;
-    upload_.allow_splice(splice);
-    download_.allow_splice(splice);
+    choose_paths();
     if (services.events.connect) record(SessionRecord::Event::connect, services);
     relay(services);
+}
+
+// Which pairs splice, and which are copied, is decided here and nowhere else.
+//
+//     from \ to        tcp      unix   seqpacket   file
+//     tcp              splice   copy               splice (by copy once the file refuses: O_APPEND)
+//     unix             copy     copy               copy
+//     seqpacket                        message
+//     file             splice   copy
+//
+// Unix sockets could be spliced on 6.18, but some 6.17 and 6.18 kernels panic at it (CVE-2026-22983).
+void Session::choose_paths() noexcept {
+    if (kind_->socket_type == SOCK_SEQPACKET) {
+        upload_.keep_messages();
+        download_.keep_messages();
+        return;
+    }
+    const bool of_file = upstream_.file != FileRole::none;
+    const bool splice = client_.stream_of_tcp && (upstream_.stream_of_tcp || of_file);
+    upload_.allow_splice(splice && upstream_.file != FileRole::served);
+    download_.allow_splice(splice && upstream_.file != FileRole::taking);
+    if (!of_file) return;
+    // Files are bulk from the first byte on.
+    upload_.begin_bulky();
+    download_.begin_bulky();
 }
 
 // --- what the reactor told ---
@@ -283,6 +346,9 @@ void Session::relay(Services& services) noexcept {
     const std::uint64_t bytes_before = upload_.bytes() + download_.bytes();
     const Flow::Progress uploaded = upload_.advance(client_, upstream_, services.lane, turn_bytes);
     note_half_close(services);
+    // A file that has taken everything says so.
+    if (upstream_.file == FileRole::taking && upload_.state() == FlowState::finished)
+        upstream_.readable = true;
     const Flow::Progress downloaded = download_.advance(upstream_, client_, services.lane, turn_bytes);
     note_half_close(services);
 
@@ -319,14 +385,16 @@ void Session::break_off(Services& services) noexcept {
     // Our own want of memory, or a socket that no longer takes splices with more in the pipe than can be
     // copied on: nobody is gone, but bytes are, and both sides must see it.
     for (const int error : {client_.error, upstream_.error}) {
-        if (error != ENOMEM && error != EINVAL) continue;
+        if (error != ENOMEM && error != EINVAL && error != EMSGSIZE) continue;
         error_ = error;
-        return close(End::exhausted, services);
+        return close(error == EMSGSIZE ? End::oversized : End::exhausted, services);
     }
     const bool client_broke = client_.error != 0;
     error_ = client_broke ? client_.error : upstream_.error;
     if (client_broke)
         end_ = unanswered(error_) ? End::client_lost : End::client_reset;
+    else if (upstream_.file != FileRole::none)
+        end_ = End::file_failed;
     else
         end_ = unanswered(error_) ? End::upstream_lost : End::upstream_reset;
     state_ = SessionState::flushing;
@@ -430,7 +498,9 @@ void Session::record(SessionRecord::Event event, Services& services) const noexc
 
 PathReason Session::path_reason() const noexcept {
     if (upload_.bytes_spliced() + download_.bytes_spliced() > 0) return PathReason::bulk;
-    if (!client_.stream_of_tcp || (upstream_.fd.valid() && !upstream_.stream_of_tcp))
+    if (kind_->socket_type == SOCK_SEQPACKET) return PathReason::messages;
+    const bool of_file = upstream_.file != FileRole::none;
+    if (!client_.stream_of_tcp || (upstream_.fd.valid() && !of_file && !upstream_.stream_of_tcp))
         return PathReason::unix_socket;
     if (upload_.splice_refused() || download_.splice_refused()) return PathReason::not_spliceable;
     if (upload_.pipe_missed() || download_.pipe_missed()) return PathReason::no_pipe;

@@ -37,8 +37,8 @@ class ScriptedWorker {
         config_.listeners.push_back({});
         config_.listeners.front().name = "front";
         config_.listeners.front().pool = "back";
-        OwnedFd listening =
-            std::move(open_listening_socket(*SocketAddress::from_literal("127.0.0.1", 0), {}).value());
+        OwnedFd listening = std::move(
+            open_listening_socket(*SocketAddress::from_literal("127.0.0.1", 0), SOCK_STREAM, {}).value());
         listening_ = listening.get();
         address = to_string(local_address_of(listening_));
         Worker::Plan plan;

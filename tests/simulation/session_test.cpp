@@ -677,7 +677,8 @@ std::vector<std::string> Simulation::run() {
     SocketOptions options;
     options.receive_buffer = scenario_.buffers.receive;
     options.send_buffer = scenario_.buffers.send;
-    auto listening = open_listening_socket(*SocketAddress::from_literal("127.0.0.1", 0), options);
+    auto listening =
+        open_listening_socket(*SocketAddress::from_literal("127.0.0.1", 0), SOCK_STREAM, options);
     if (!listening) throw std::runtime_error("no listening socket");
     port_ = local_address_of(listening->get()).port();
     Worker::Plan plan;

@@ -68,6 +68,7 @@ class Records {
 
   private:
     std::vector<std::unique_ptr<Ring<SessionRecord>>> rings_;
+    std::size_t next_ = 0;  // the reader's: the ring to look into first, so that a busy worker hides no other
     alignas(64) std::atomic<std::uint32_t> bell_{0};  // 1: something is there
     std::atomic<bool> stopped_{false};
 };

@@ -40,6 +40,9 @@ inline constexpr std::size_t message_bytes_max = 256 * 1024;
 // Descriptors are non-blocking; `memory` is lent for the call.
 Transfer receive(int source, std::span<std::byte> memory) noexcept;
 Transfer send(int target, std::span<const std::byte> bytes) noexcept;
+// The same for a file. Only disks are waited for.
+Transfer read_file(int source, std::span<std::byte> memory) noexcept;
+Transfer write_file(int target, std::span<const std::byte> bytes) noexcept;
 // One message of a socket that keeps their boundaries. An empty one is `moved` with 0 bytes; one that is
 // longer than the memory is `broken` with EMSGSIZE, and lost. REQUIRES: tell_messages_from_the_end(source)
 Transfer receive_message(int source, std::span<std::byte> memory) noexcept;
@@ -137,6 +140,7 @@ class CopyChannel : public MemoryChannel {
     // Reads from the source into the scratch memory, which is lent until settle() or until empty().
     // REQUIRES: empty()
     Transfer fill(int source, std::span<std::byte> scratch) noexcept;
+    Transfer fill_from_file(int source, std::span<std::byte> scratch) noexcept;
 
     // The same from a pipe that a target turned out not to take splices from.
     // REQUIRES: empty(), and the pipe holds bytes
@@ -144,6 +148,7 @@ class CopyChannel : public MemoryChannel {
 
     // REQUIRES: !empty()
     Transfer drain(int target) noexcept;
+    Transfer drain_to_file(int target) noexcept;
 };
 
 // One message on its way between two sockets that keep the boundaries of messages. It may be empty.

@@ -10,7 +10,15 @@
 
 namespace sluice {
 
-// One socket of a session as its two flows see it: it is the source of one and the target of the other.
+// What stands on the upstream's side of a session.
+enum class FileRole : std::uint8_t {
+    none,    // no file: a socket
+    served,  // a file that is read to its end; what is sent to it is thrown away
+    taking,  // a file that is written; it ends when what is sent to it has
+};
+
+// One socket (or file) of a session as its two flows see it: it is the source of one and the target of the
+// other.
 //
 // The flags are what the reactor told last (each socket is watched once, edge-triggered) corrected by what
 // the calls answered since. True means "worth trying", false means "the reactor will tell".
@@ -22,6 +30,7 @@ struct Socket {
     // The reactor told of its FIN while the connection was whole: its stream is whole whatever breaks later.
     // (EPIPE says the same, but the kernel answers a reset that comes after both FINs with ECONNRESET.)
     bool fin_came = false;
+    FileRole file = FileRole::none;
     // The errno of its broken connection, 0 while whole. Kept here because the kernel tells it only once:
     // a send that was answered ECONNRESET makes the next recv answer 0, which must not pass for a FIN. EPIPE
     // as the first error (of a socket; SpliceChannel::drain() never says it) does speak of a FIN: the reset
@@ -57,6 +66,9 @@ class Flow {
 
     // Whether this flow may use pipes at all: decided once, when the session is built.
     void allow_splice(bool allowed) noexcept { splice_allowed_ = allowed; }
+
+    // Bulk is expected: splices from the first read on. REQUIRES: it is allowed to
+    void begin_bulky() noexcept { path_ = Path::splice; }
 
     // The sockets keep the boundaries of messages, so the flow does: decided once, likewise.
     void keep_messages() noexcept { channel_.emplace<MessageChannel>(); }

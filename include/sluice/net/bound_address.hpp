@@ -20,6 +20,8 @@ namespace sluice {
 // dies.
 class BoundAddress {
   public:
+    // REQUIRES: the endpoint is of a stream or seqpacket kind, and one port
+    //
     // Takes over a unix path whose owner is gone; refuses one where somebody listens, and any other kind of
     // file. The error is a sentence: the address, what is wrong with it, who holds it, what to do.
     static std::expected<BoundAddress, std::string> open(const Endpoint& endpoint,

@@ -3,6 +3,8 @@
 #include "sluice/net/bound_address.hpp"
 #include "sluice/session/session.hpp"
 
+#include <sys/socket.h>
+
 #include <array>
 #include <expected>
 #include <functional>
@@ -25,12 +27,15 @@ class Worker {
     struct Listening {
         OwnedFd socket;
         const config::Listener* listener;
-        std::size_t pool;       // index in Plan::pools
-        Seat::Count* sessions;  // of the listener, over all workers
+        std::size_t pool;               // index in Plan::pools
+        Seat::Count* sessions;          // of the listener, over all workers
+        int socket_type = SOCK_STREAM;  // or SOCK_SEQPACKET
+        std::uint16_t port_offset = 0;  // in the listener's range of ports
     };
 
     struct Plan {
-        std::size_t index = 0;
+        std::size_t index = 0;                   // whose ring of records
+        const char* name = "worker";             // of its thread
         int cpu = -1;                            // to run on, -1: wherever
         const config::Config* config = nullptr;  // outlives the worker
         OpenReactor open_reactor;

@@ -31,6 +31,8 @@ struct AwaitTag;     // sessions that wait for a name to be resolved
 struct SessionKind {
     const config::Listener* listener;
     Pool* pool;
+    int socket_type;            // SOCK_STREAM or SOCK_SEQPACKET, on both sides
+    std::uint16_t port_offset;  // of the bound port, in the listener's range
     SocketOptions upstream_options;
     // Deadline classes of the worker.
     std::uint32_t connect, idle, half_closed, max_age;
@@ -69,7 +71,7 @@ enum class SessionState : std::uint8_t {
     awaiting_address,  // the pool's names are still being resolved; no upstream socket
     dialing,           // the upstream socket is connecting, and watched
     redialing,  // a dial failed and its socket's last answer is awaited; or time is given to a busy unix
-                // queue, or to others to free a descriptor
+                // queue, or to others to free a descriptor or a file
     relaying,   // both flows may run
     flushing,   // one side is broken; what it sent before is being delivered to the other
     closing,    // ended: only last answers are awaited
@@ -117,6 +119,7 @@ class Session : public DeadlineNode<PatienceTag>,
 
     void dial_next(Services& services) noexcept;
     Dialled dial_target(const SocketAddress& target, Services& services) noexcept;
+    Dialled open_upstream_file(const Endpoint& file, Services& services) noexcept;
     Dialled dial_upstream(const SocketAddress& target, Services& services) noexcept;
     void dial_again(Services& services) noexcept;
     Dialled starve(int error, Services& services) noexcept;
@@ -124,6 +127,7 @@ class Session : public DeadlineNode<PatienceTag>,
     void client_changed(Services& services) noexcept;
     void upstream_changed(Services& services) noexcept;
     void connected(Services& services) noexcept;
+    void choose_paths() noexcept;
     void relay(Services& services) noexcept;
     void note_half_close(Services& services) noexcept;
     void close_done(Services& services) noexcept;
@@ -152,8 +156,7 @@ class Session : public DeadlineNode<PatienceTag>,
     const SessionKind* kind_;
     Time started_;
     Nanoseconds connect_took_{-1};
-    Time give_up_at_{};  // flushing: reset then. redialing a busy unix socket, or without a descriptor: over
-                         // then
+    Time give_up_at_{};  // flushing: reset then. redialing for want of anything: over then
     std::uint64_t flush_delivered_ =
         0;  // flushing: bytes that the target has acknowledged, as of the last look
     PeerAddress peer_;
