@@ -12,6 +12,9 @@ namespace sluice {
 
 // After a wake-up the reader lets this much time pass, so that one wake-up serves a batch of sessions.
 constexpr Milliseconds batch_time{5};
+// After so many it looks up, even if there are more: under load that never lets it come to an end of them,
+// which is when records are lost, the losses are told all the same.
+constexpr std::size_t batch_records_max = 1024;
 
 std::expected<std::unique_ptr<AccessLog>, std::string> AccessLog::open(const config::AccessLog& settings) {
     auto output = open_log_output(settings.output, LogPace::batches);
@@ -37,6 +40,7 @@ void AccessLog::start(Records& records, std::shared_ptr<spdlog::logger> losses) 
 
 void AccessLog::stop() {
     if (!thread_.joinable()) return;
+    output_->hurry();
     records_->stop();
     thread_.join();
 }
@@ -48,24 +52,32 @@ void AccessLog::read(Records& records, spdlog::logger& losses) {
         // Asked before the records are read: what was pushed before the stop is then written.
         last = records.stopped();
         if (!last) std::this_thread::sleep_for(batch_time);
-        write_all(records);
-        tell_losses(records, losses);
+        while (write_batch(records)) tell_losses(records, losses, false);
+        tell_losses(records, losses, last);
     }
 }
 
-void AccessLog::write_all(Records& records) {
+bool AccessLog::write_batch(Records& records) {
     SessionRecord record;
-    while (records.pop(record)) lines_.log(spdlog::level::info, format_record(record, format_));
+    std::size_t count = 0;
+    while (count < batch_records_max && records.pop(record)) {
+        lines_.log(spdlog::level::info, format_record(record, format_));
+        ++count;
+    }
     lines_.flush();
+    return count == batch_records_max;
 }
 
-void AccessLog::tell_losses(const Records& records, spdlog::logger& losses) {
-    const std::uint64_t lost = records.lost() + output_->lines_lost();
+void AccessLog::tell_losses(const Records& records, spdlog::logger& losses, bool at_once) {
+    const std::uint64_t refused = output_->lines_lost();
+    const std::uint64_t lost = records.lost() + refused;
     const Time now = Clock::now();
-    if (lost == losses_told_ || now < next_telling_) return;
-    losses.warn("access log: {} lines were lost, because sessions ended faster than the output took them",
-                lost - losses_told_);
+    if (lost == losses_told_ || (now < next_telling_ && !at_once)) return;
+    losses.warn("access log: {} lines were lost, because {}", lost - losses_told_,
+                refused > refusals_told_ ? output_->why_lost()
+                                         : "sessions ended faster than their lines could be written");
     losses_told_ = lost;
+    refusals_told_ = refused;
     next_telling_ = now + std::chrono::seconds(1);
 }
 

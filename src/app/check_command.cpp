@@ -1,5 +1,6 @@
 #include "sluice/app/check_command.hpp"
 
+#include "sluice/app/complain.hpp"
 #include "sluice/app/exit_code.hpp"
 #include "sluice/config/load.hpp"
 #include "sluice/config/print.hpp"
@@ -68,7 +69,7 @@ int say_invalid(const CheckOptions& options, const Diagnostics& errors) {
     if (options.json)
         write_json({{"file", options.file}, {"valid", false}, {"errors", to_json(errors)}});
     else
-        for (const config::Diagnostic& error : errors) fmt::print(stderr, "{}\n", to_string(error));
+        for (const config::Diagnostic& error : errors) complain_bare(to_string(error));
     return exit_usage;
 }
 
@@ -95,8 +96,7 @@ int check_command(const CheckOptions& options) {
         write_json(answer);
         return exit_success;
     }
-    for (const config::Diagnostic& warning : warnings)
-        fmt::print(stderr, "warning: {}\n", to_string(warning));
+    for (const config::Diagnostic& warning : warnings) complain_bare("warning: " + to_string(warning));
     if (options.print)
         fmt::print("{}", config::print(*config));
     else

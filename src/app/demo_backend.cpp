@@ -13,6 +13,7 @@
 #include <array>
 #include <cerrno>
 #include <cstring>
+#include <system_error>
 #include <utility>
 
 namespace sluice {
@@ -26,6 +27,7 @@ void set_demo_patience(int socket) noexcept {
 }
 
 bool receive_exactly(int socket, void* bytes, std::size_t count) noexcept {
+    errno = 0;
     return ::recv(socket, bytes, count, MSG_WAITALL) == static_cast<ssize_t>(count);
 }
 
@@ -38,13 +40,13 @@ std::expected<std::unique_ptr<DemoBackend>, std::string> DemoBackend::start(cons
 }
 
 std::string DemoBackend::listen() {
+    const auto address = SocketAddress::from_literal("127.0.0.1", 0);
     for (const Serve serve :
          {&DemoBackend::serve_source, &DemoBackend::serve_sink, &DemoBackend::serve_echo}) {
         Service service;
         service.serve = serve;
         service.listening = OwnedFd(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
-        const auto address = SocketAddress::from_literal("127.0.0.1", 0);
-        if (!service.listening.valid() ||
+        if (!address || !service.listening.valid() ||
             ::bind(service.listening.get(), address->get(), address->length()) != 0 ||
             ::listen(service.listening.get(), 64) != 0)
             return fmt::format("the demo's backend cannot listen on 127.0.0.1: {}", strerrordesc_np(errno));
@@ -68,8 +70,13 @@ void DemoBackend::accept(Service& service) {
         if (!socket.valid()) return;
         set_demo_patience(socket.get());
         const std::lock_guard lock(mutex_);
-        sessions_.emplace_back(
-            [this, serve = service.serve, owned = std::move(socket)] { (this->*serve)(owned.get()); });
+        try {
+            sessions_.emplace_back(
+                [this, serve = service.serve, owned = std::move(socket)] { (this->*serve)(owned.get()); });
+        } catch (const std::system_error&) {
+            continue;  // no thread to be had (a limit of processes): the socket is closed, and its client
+                       // tells
+        }
     }
 }
 

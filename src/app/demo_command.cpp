@@ -1,5 +1,6 @@
 #include "sluice/app/demo_command.hpp"
 
+#include "sluice/app/complain.hpp"
 #include "sluice/app/demo_backend.hpp"
 #include "sluice/app/demo_payload.hpp"
 #include "sluice/app/demo_traffic.hpp"
@@ -7,6 +8,7 @@
 #include "sluice/app/exit_code.hpp"
 #include "sluice/app/log.hpp"
 #include "sluice/app/record_format.hpp"
+#include "sluice/app/signals.hpp"
 #include "sluice/app/thread_costs.hpp"
 #include "sluice/config/load.hpp"
 #include "sluice/relay/relay.hpp"
@@ -16,8 +18,8 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <csignal>
 #include <cstdio>
+#include <cstdlib>
 #include <expected>
 #include <memory>
 #include <optional>
@@ -95,6 +97,7 @@ struct Result {
     Latencies latencies;
     Paths bulk_paths;
     Paths round_trip_paths;
+    bool relay_ended = false;
     std::vector<std::string> failures;
 };
 
@@ -206,9 +209,9 @@ Result Demo::run() {
     result.workers = relay_->workers();
     begun_ = Clock::now();
     if (!options_.json)
-        fmt::print("engine {}: {}; {} workers\n{:>5}  {:<11}  {:>6}  {:>10}  {:>9}  {:>8}\n", result.engine,
-                   result.engine_reason, result.workers, "time", "traffic", "GiB/s", "CPU ms/GiB",
-                   "calls/GiB", "trips/s");
+        fmt::print("engine {}: {}; {} worker{}\n{:>5}  {:<11}  {:>6}  {:>10}  {:>9}  {:>8}\n", result.engine,
+                   result.engine_reason, result.workers, result.workers == 1 ? "" : "s", "time", "traffic",
+                   "GiB/s", "CPU ms/GiB", "calls/GiB", "trips/s");
     const Milliseconds whole = std::chrono::seconds(options_.seconds);
     const auto& addresses = relay_->addresses();
     bulk_->start_downloads(addresses[0], streams);
@@ -228,8 +231,8 @@ void Demo::end(Result& result) {
         result.failures.insert(result.failures.end(), traffic->failures().begin(), traffic->failures().end());
     result.latencies = round_trips_->latencies();
     relay_->drain(Clock::now() + end_patience / 3);
-    if (!relay_->wait_until_idle(Clock::now() + end_patience))
-        result.failures.emplace_back("the relay did not end");
+    result.relay_ended = relay_->wait_until_idle(Clock::now() + end_patience);
+    if (!result.relay_ended) result.failures.emplace_back("the relay did not end");
 
     std::uint64_t uploaded = 0, downloaded = 0, records = 0;
     SessionRecord record;
@@ -311,14 +314,14 @@ void print_json(const Result& result) {
 }
 
 int failed(const std::vector<std::string>& errors) {
-    for (const std::string& error : errors) fmt::print(stderr, "sluice: demo: {}\n", error);
+    for (const std::string& error : errors) complain("demo: " + error);
     return errors.empty() ? exit_success : exit_failure;
 }
 
 }  // namespace
 
 int demo_command(const DemoOptions& options) {
-    std::signal(SIGPIPE, SIG_IGN);  // splice and sendfile know no MSG_NOSIGNAL
+    ignore_signals_of_writes();
     raise_descriptor_limit();
     const auto log =
         Log::open({.level = config::Level::warning, .format = config::Format::text, .output = {}});
@@ -330,7 +333,10 @@ int demo_command(const DemoOptions& options) {
         print_json(result);
     else
         print_result(result);
-    return failed(result.failures);
+    const int exit_code = failed(result.failures);
+    if (result.relay_ended) return exit_code;
+    std::fflush(stdout);
+    std::_Exit(exit_code);  // joining its workers would never return
 }
 
 }  // namespace sluice

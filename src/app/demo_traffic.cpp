@@ -14,6 +14,17 @@
 
 namespace sluice {
 
+namespace {
+
+// Why a call on a socket of the demo fell short.
+std::string why(int error) {
+    if (error == 0) return "the other end closed it";
+    if (error == EAGAIN) return fmt::format("nothing moved for {} s", demo_patience_s);
+    return strerrordesc_np(error);
+}
+
+}  // namespace
+
 void DemoTraffic::start_downloads(const SocketAddress& source, std::size_t count) {
     start(count, source, &DemoTraffic::download);
 }
@@ -29,9 +40,10 @@ void DemoTraffic::start(std::size_t count, const SocketAddress& address,
     for (std::size_t index = 0; index < count; ++index)
         threads_.emplace_back([this, address, work] {
             const OwnedFd socket(::socket(address.family(), SOCK_STREAM | SOCK_CLOEXEC, 0));
+            if (!socket.valid()) return fail(fmt::format("no socket for a client: {}", why(errno)));
             set_demo_patience(socket.get());
             if (::connect(socket.get(), address.get(), address.length()) != 0)
-                fail(fmt::format("cannot connect to the relay: {}", strerrordesc_np(errno)));
+                fail(fmt::format("cannot connect to the relay: {}", why(errno)));
             else
                 (this->*work)(socket.get());
         });
@@ -58,7 +70,7 @@ void DemoTraffic::download(int socket) {
             downloaded_ += static_cast<std::uint64_t>(received);
             continue;
         }
-        if (received < 0) fail(fmt::format("a download broke: {}", strerrordesc_np(errno)));
+        if (received < 0) fail(fmt::format("a download broke: {}", why(errno)));
         if (received == 0 && !asked_to_end) fail("a download ended before its client asked for it");
         break;
     }
@@ -69,7 +81,7 @@ void DemoTraffic::upload(int socket) {
     std::uint64_t sent = 0;
     while (!stopping_) {
         const ssize_t result = payload_.send(socket, sent);
-        if (result <= 0) return fail(fmt::format("an upload broke: {}", strerrordesc_np(errno)));
+        if (result <= 0) return fail(fmt::format("an upload broke: {}", why(errno)));
         sent += static_cast<std::uint64_t>(result);
     }
     ::shutdown(socket, SHUT_WR);
@@ -90,7 +102,7 @@ void DemoTraffic::exchange(int socket) {
         const Time asked = Clock::now();
         if (::send(socket, question.data(), question.size(), MSG_NOSIGNAL) != std::ssize(question) ||
             !receive_exactly(socket, answer.data(), answer.size()))
-            return fail(fmt::format("a round trip broke: {}", strerrordesc_np(errno)));
+            return fail(fmt::format("a round trip broke: {}", why(errno)));
         latencies->add(Clock::now() - asked);
         if (answer != question) return fail("a round trip brought other bytes than were sent");
         ++round_trips_;

@@ -2,6 +2,7 @@
 
 #include "sluice/app/descriptors.hpp"
 #include "sluice/app/exit_code.hpp"
+#include "sluice/app/log_format.hpp"
 #include "sluice/app/machine.hpp"
 #include "sluice/base/units.hpp"
 #include "sluice/config/config.hpp"
@@ -15,9 +16,11 @@
 #include <nlohmann/json.hpp>
 #include <sys/resource.h>
 #include <sys/utsname.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstdio>
+#include <expected>
 #include <iterator>
 
 namespace sluice {
@@ -46,8 +49,7 @@ Finding kernel() {
     return {Mark::good, "kernel", found, ""};
 }
 
-Finding io_uring() {
-    const auto probed = probe_uring();
+Finding io_uring(const std::expected<void, std::string>& probed) {
     if (probed) return {Mark::good, "io_uring", "tried, and it works", ""};
     return {Mark::warn, "io_uring", probed.error(),
             "nothing has to be done: the epoll engine serves instead"};
@@ -97,8 +99,10 @@ Finding large_pipe() {
 
 Finding descriptors() {
     const DescriptorLimit limit = descriptor_limit();
+    // Two for a session, after the relay's reserve; it has slots for no more than slots_max.
+    const std::uint64_t sessions = std::min<std::uint64_t>(limit.hard / 64 * 31, Token::slots_max - 1);
     const std::string found = fmt::format("{} now, {} at most (taken by itself): about {} sessions",
-                                          limit.soft, limit.hard, limit.hard / 2);
+                                          limit.soft, limit.hard, sessions);
     if (limit.hard < 64)
         return {Mark::fail, "descriptors", found,
                 "raise the limit: ulimit -n, or LimitNOFILE= in a systemd unit"};
@@ -136,8 +140,9 @@ Finding low_ports() {
     const std::uint64_t first =
         number_in_file("/proc/sys/net/ipv4/ip_unprivileged_port_start").value_or(1024);
     if (first == 0) return {Mark::good, "low ports", "everybody may bind every port", ""};
-    if (has_capability(CAP_NET_BIND_SERVICE))
-        return {Mark::good, "low ports", "this user may bind every port (CAP_NET_BIND_SERVICE)", ""};
+    const auto granted = low_ports_granted(static_cast<std::uint16_t>(std::min<std::uint64_t>(first, 65535)));
+    if (granted.value_or(has_capability(CAP_NET_BIND_SERVICE)))
+        return {Mark::good, "low ports", "this user may bind every port", ""};
     return {Mark::warn, "low ports", fmt::format("ports below {} cannot be bound by this user", first),
             fmt::format(
                 "if they are needed: setcap cap_net_bind_service+ep FILE, AmbientCapabilities= in a unit, or "
@@ -178,14 +183,32 @@ Finding congestion_controls() {
     if (!current || !available)
         return {Mark::warn, "congestion control", "unknown: the sysctls cannot be read", ""};
     return {Mark::good, "congestion control",
-            fmt::format("{} (tcp.congestion may say: {})", *current, *available), ""};
+            fmt::format("{} (tcp.congestion may say: {})", *current, congestion_controls_granted(*available)),
+            ""};
 }
 
-Finding container() {
+Finding privileges() {
+    struct Useful {
+        unsigned number;
+        const char* name;
+    };
+    constexpr Useful useful[] = {{CAP_NET_BIND_SERVICE, "CAP_NET_BIND_SERVICE"},
+                                 {CAP_NET_ADMIN, "CAP_NET_ADMIN"},
+                                 {CAP_SYS_RESOURCE, "CAP_SYS_RESOURCE"}};
+    std::string names;
+    for (const Useful& each : useful)
+        if (has_capability(each.number)) names += (names.empty() ? "" : ", ") + std::string(each.name);
+    return {Mark::good, "privileges",
+            fmt::format("user {}, {}", ::geteuid(),
+                        names.empty() ? "no capability that the relay could use" : names),
+            ""};
+}
+
+Finding container(bool rings) {
     const std::string kind = container_kind();
     if (kind.empty()) return {Mark::good, "container", "none seen", ""};
-    return {Mark::good, "container", kind,
-            "its default seccomp profile forbids io_uring; the epoll engine serves then"};
+    return {Mark::good, "container", without_control_characters(kind),
+            rings ? "" : "the default seccomp profiles of containers forbid io_uring"};
 }
 
 const char* json_word_for(Mark mark) {
@@ -199,14 +222,23 @@ bool works(const std::vector<Finding>& findings) {
 }  // namespace
 
 std::vector<Finding> examine_machine() {
-    return {kernel(),          io_uring(),
-            epoll(),           splice(),
-            pipe_budget(),     large_pipe(),
-            descriptors(),     cpus(),
-            ephemeral_ports(), low_ports(),
-            backlog(),         ipv6(),
-            locked_memory(),   congestion_controls(),
-            container()};
+    const auto rings = probe_uring();
+    return {kernel(),
+            io_uring(rings),
+            epoll(),
+            splice(),
+            pipe_budget(),
+            large_pipe(),
+            descriptors(),
+            cpus(),
+            ephemeral_ports(),
+            privileges(),
+            low_ports(),
+            backlog(),
+            ipv6(),
+            locked_memory(),
+            congestion_controls(),
+            container(rings.has_value())};
 }
 
 std::string format_findings(const std::vector<Finding>& findings) {

@@ -32,18 +32,22 @@ spdlog::level::level_enum level_of(config::Level level) {
 // queue, so the writing of those is the time to look: no timer is needed.
 class TellingLosses final : public spdlog::sinks::sink {
   public:
-    TellingLosses(std::shared_ptr<LogOutput> output, std::weak_ptr<spdlog::details::thread_pool> queue)
-        : output_(std::move(output)), queue_(std::move(queue)) {}
+    // REQUIRES: only the queue's own thread logs here. It is joined before the queue dies, so the queue is
+    // there. (A weak_ptr, locked, could be the last to hold it when the log ends just then: the queue would
+    // be destroyed by its own thread, which cannot join itself, and the process would abort.)
+    TellingLosses(std::shared_ptr<LogOutput> output, spdlog::details::thread_pool& queue)
+        : output_(std::move(output)), queue_(queue) {}
 
     void log(const spdlog::details::log_msg& message) override {
         output_->log(message);
         const Time now = Clock::now();
         if (now < next_telling_) return;
-        const auto queue = queue_.lock();
-        const std::uint64_t lost = output_->lines_lost() + (queue ? queue->overrun_counter() : 0);
+        const std::uint64_t refused = output_->lines_lost();
+        const std::uint64_t lost = refused + queue_.overrun_counter();
         if (lost == told_) return;
-        const std::string text = fmt::format(
-            "log: {} lines were lost, because they came faster than the output took them", lost - told_);
+        const std::string text =
+            fmt::format("log: {} lines were lost, because {}", lost - told_,
+                        refused > 0 ? output_->why_lost() : "they came faster than the output took them");
         told_ = lost;
         next_telling_ = now + std::chrono::seconds(1);
         output_->log(spdlog::details::log_msg(message.logger_name, spdlog::level::warn, text));
@@ -56,7 +60,7 @@ class TellingLosses final : public spdlog::sinks::sink {
 
   private:
     std::shared_ptr<LogOutput> output_;
-    std::weak_ptr<spdlog::details::thread_pool> queue_;  // the queue's own thread must not keep it alive
+    spdlog::details::thread_pool& queue_;
     std::uint64_t told_ = 0;
     Time next_telling_{};
 };
@@ -71,11 +75,11 @@ std::expected<std::unique_ptr<Log>, std::string> Log::open(const config::Log& se
 
 Log::Log(const config::Log& settings, std::shared_ptr<LogOutput> output) : output_(std::move(output)) {
     const bool bare = settings.format == config::Format::text && keeps_time_and_level(settings.output);
-    output_->set_formatter(bare ? make_bare_formatter() : make_log_formatter(settings.format));
+    output_->set_formatter(bare ? make_message_formatter() : make_log_formatter(settings.format));
     queue_ = std::make_shared<spdlog::details::thread_pool>(
         lines_max, 1, [] { ::pthread_setname_np(::pthread_self(), "sluice-log"); });
     logger_ =
-        std::make_shared<spdlog::async_logger>("sluice", std::make_shared<TellingLosses>(output_, queue_),
+        std::make_shared<spdlog::async_logger>("sluice", std::make_shared<TellingLosses>(output_, *queue_),
                                                queue_, spdlog::async_overflow_policy::overrun_oldest);
     logger_->set_level(level_of(settings.level));
     spdlog::set_default_logger(logger_);
@@ -86,6 +90,7 @@ Log::~Log() {
     spdlog::set_default_logger(
         std::make_shared<spdlog::logger>("", std::make_shared<spdlog::sinks::null_sink_mt>()));
     logger_.reset();
+    output_->hurry();
     queue_.reset();  // joins its thread, which writes all that is queued first
 }
 

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <time.h>
 
+#include <algorithm>
 #include <iterator>
 
 namespace sluice {
@@ -59,6 +60,15 @@ class JsonFormatter final : public spdlog::formatter {
     std::unique_ptr<spdlog::formatter> clone() const override { return std::make_unique<JsonFormatter>(); }
 };
 
+class MessageFormatter final : public spdlog::formatter {
+  public:
+    void format(const spdlog::details::log_msg& message, Line& line) override {
+        append(line, without_control_characters(view(message.payload)));
+        line.push_back('\n');
+    }
+    std::unique_ptr<spdlog::formatter> clone() const override { return std::make_unique<MessageFormatter>(); }
+};
+
 class BareFormatter final : public spdlog::formatter {
   public:
     void format(const spdlog::details::log_msg& message, Line& line) override {
@@ -67,6 +77,27 @@ class BareFormatter final : public spdlog::formatter {
     }
     std::unique_ptr<spdlog::formatter> clone() const override { return std::make_unique<BareFormatter>(); }
 };
+
+// The bytes of the character at the front if it may stand in a line: UTF-8 (table 3-7 of the Unicode
+// standard) and no control character. Else 0.
+std::size_t printable_bytes(std::string_view text) {
+    const auto byte = [&](std::size_t at) { return static_cast<unsigned char>(text[at]); };
+    const auto follows = [&](std::size_t at, unsigned low, unsigned high) {
+        return at < text.size() && byte(at) >= low && byte(at) <= high;
+    };
+    const unsigned lead = byte(0);
+    if (lead < 0x80) return lead >= 0x20 && lead != 0x7f ? 1 : 0;
+    if (lead >= 0xc2 && lead <= 0xdf) return follows(1, lead == 0xc2 ? 0xa0 : 0x80, 0xbf) ? 2 : 0;  // not C1
+    if (lead >= 0xe0 && lead <= 0xef) {
+        const bool second = follows(1, lead == 0xe0 ? 0xa0 : 0x80, lead == 0xed ? 0x9f : 0xbf);
+        return second && follows(2, 0x80, 0xbf) ? 3 : 0;
+    }
+    if (lead >= 0xf0 && lead <= 0xf4) {
+        const bool second = follows(1, lead == 0xf0 ? 0x90 : 0x80, lead == 0xf4 ? 0x8f : 0xbf);
+        return second && follows(2, 0x80, 0xbf) && follows(3, 0x80, 0xbf) ? 4 : 0;
+    }
+    return 0;
+}
 
 }  // namespace
 
@@ -83,12 +114,13 @@ std::string format_time(std::chrono::system_clock::time_point time) {
 std::string without_control_characters(std::string_view text) {
     std::string result;
     result.reserve(text.size());
-    for (const char letter : text) {
-        const auto byte = static_cast<unsigned char>(letter);
-        if (byte < 0x20 || byte == 0x7f)
-            fmt::format_to(std::back_inserter(result), "\\x{:02x}", byte);
+    while (!text.empty()) {
+        const std::size_t bytes = printable_bytes(text);
+        if (bytes > 0)
+            result += text.substr(0, bytes);
         else
-            result += letter;
+            fmt::format_to(std::back_inserter(result), "\\x{:02x}", static_cast<unsigned char>(text.front()));
+        text.remove_prefix(std::max<std::size_t>(bytes, 1));
     }
     return result;
 }
@@ -99,6 +131,10 @@ std::unique_ptr<spdlog::formatter> make_log_formatter(config::Format format) {
         case config::Format::json: return std::make_unique<JsonFormatter>();
     }
     check_failed("a format that has no formatter");
+}
+
+std::unique_ptr<spdlog::formatter> make_message_formatter() {
+    return std::make_unique<MessageFormatter>();
 }
 
 std::unique_ptr<spdlog::formatter> make_bare_formatter() {

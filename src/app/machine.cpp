@@ -6,12 +6,15 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <sched.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <charconv>
@@ -38,7 +41,7 @@ std::optional<Pair> connect_pair() {
     sockaddr_in bound{};
     socklen_t length = sizeof(bound);
     auto* address = reinterpret_cast<sockaddr*>(&bound);
-    if (!listening.valid() || ::bind(listening.get(), any->get(), any->length()) != 0 ||
+    if (!any || !listening.valid() || ::bind(listening.get(), any->get(), any->length()) != 0 ||
         ::listen(listening.get(), 1) != 0 || ::getsockname(listening.get(), address, &length) != 0)
         return std::nullopt;
     Pair pair{OwnedFd(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)), OwnedFd()};
@@ -88,8 +91,9 @@ std::optional<std::pair<std::uint64_t, std::uint64_t>> two_numbers_in(std::strin
 
 std::optional<std::pair<unsigned, unsigned>> kernel_version_in(std::string_view release) {
     unsigned major = 0, minor = 0;
-    const char* const end = release.data() + release.size();
-    const auto first = std::from_chars(release.data(), end, major);
+    const char* const start = release.data();
+    const char* const end = start + release.size();
+    const auto first = std::from_chars(start, end, major);
     if (first.ec != std::errc{} || first.ptr == end || *first.ptr != '.') return std::nullopt;
     if (std::from_chars(first.ptr + 1, end, minor).ec != std::errc{}) return std::nullopt;
     return std::pair(major, minor);
@@ -149,6 +153,32 @@ bool ipv6_works() {
     const OwnedFd socket(::socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0));
     const auto loopback = SocketAddress::from_literal("::1", 0);
     return socket.valid() && loopback && ::bind(socket.get(), loopback->get(), loopback->length()) == 0;
+}
+
+std::optional<bool> low_ports_granted(std::uint16_t first) {
+    for (std::uint16_t tried = 1; tried <= 32 && tried < first; ++tried) {
+        const OwnedFd socket(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+        const auto address =
+            SocketAddress::from_literal("127.0.0.1", static_cast<std::uint16_t>(first - tried));
+        if (!socket.valid() || !address) return std::nullopt;
+        if (::bind(socket.get(), address->get(), address->length()) == 0) return true;
+        if (errno != EADDRINUSE) return false;
+    }
+    return std::nullopt;
+}
+
+std::string congestion_controls_granted(std::string_view names) {
+    const OwnedFd socket(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    std::string granted;
+    while (!names.empty()) {
+        const std::size_t end = std::min(names.find(' '), names.size());
+        const std::string_view name = names.substr(0, end);
+        if (!name.empty() && ::setsockopt(socket.get(), IPPROTO_TCP, TCP_CONGESTION, name.data(),
+                                          static_cast<socklen_t>(name.size())) == 0)
+            granted += (granted.empty() ? "" : " ") + std::string(name);
+        names.remove_prefix(std::min(end + 1, names.size()));
+    }
+    return granted;
 }
 
 std::string container_kind() {

@@ -1,6 +1,7 @@
 #include "sluice/app/run_command.hpp"
 
 #include "sluice/app/access_log.hpp"
+#include "sluice/app/complain.hpp"
 #include "sluice/app/descriptors.hpp"
 #include "sluice/app/exit_code.hpp"
 #include "sluice/app/log.hpp"
@@ -28,10 +29,6 @@ constexpr Milliseconds second_signal_latency{50};
 // Killed sessions end in their workers' next turn; a worker that has not stopped by then never will.
 constexpr Milliseconds kill_patience{10'000};
 
-void complain(const std::string& message) {
-    fmt::print(stderr, "sluice: {}\n", message);
-}
-
 void log_start(spdlog::logger& log, const Relay& relay, const config::Config& config) {
     log.info("sluice " SLUICE_VERSION " starts");
     log.info("engine {}: {}", relay.engine(), relay.engine_reason());
@@ -54,13 +51,22 @@ std::string counted(std::uint64_t count, const char* noun) {
     return fmt::format("{} {}{}", count, noun, count == 1 ? "" : "s");
 }
 
+// Whether the signal says to stop; any other is answered.
+bool means_stop(int signal, spdlog::logger& log) {
+    switch (signal) {
+        case SIGHUP: log.warn("SIGHUP: this build cannot reload its configuration; nothing changes"); break;
+        case SIGUSR1:
+            log.warn("SIGUSR1: log files are followed by their paths; nothing had to be done");
+            break;
+        case SIGUSR2: log.warn("SIGUSR2: this build cannot upgrade itself; nothing changes"); break;
+        default: return true;
+    }
+    return false;
+}
+
 // Sleeps until it is told to stop.
 void wait_for_stop(const Signals& signals, spdlog::logger& log) {
-    while (true) {
-        const int signal = signals.wait();
-        if (signal == SIGTERM || signal == SIGINT) return;
-        log.warn(signal == SIGHUP ? "SIGHUP: this build cannot reload its configuration; nothing changes"
-                                  : "SIGUSR2: this build cannot upgrade itself; nothing changes");
+    while (!means_stop(signals.wait(), log)) {
     }
 }
 
@@ -74,7 +80,7 @@ bool stop(Relay& relay, const config::Config& config, const Signals& signals, sp
     relay.drain(config.drain_timeout > Milliseconds(0) ? Clock::now() + config.drain_timeout : time_never);
     while (!relay.wait_until_idle(Clock::now() + second_signal_latency)) {
         const auto signal = signals.poll();
-        if (signal != SIGTERM && signal != SIGINT) continue;
+        if (!signal || !means_stop(*signal, log)) continue;
         log.warn("a second signal: {} killed", counted(relay.counters().sessions_now, "session"));
         relay.kill();
         return relay.wait_until_idle(Clock::now() + kill_patience);
@@ -148,6 +154,7 @@ int relay_until_stopped(config::Config settings, const std::vector<config::Diagn
     log_stopped(log, relay.counters(), logs->access ? logs->access->lines_lost() : 0);
     if (idle) return exit_success;
     complain("the workers did not stop; this is a bug of sluice, please report it with the log");
+    const auto logger = log.share();  // they may be about to log
     logs->main.reset();
     std::_Exit(exit_failure);  // joining them would never return
 }
@@ -157,8 +164,7 @@ int relay_until_stopped(config::Config settings, const std::vector<config::Diagn
 int run_command(const RunOptions& options) {
     auto config = config::load_file(options.file);
     if (!config) {
-        for (const config::Diagnostic& diagnostic : config.error())
-            fmt::print(stderr, "{}\n", to_string(diagnostic));
+        for (const config::Diagnostic& diagnostic : config.error()) complain_bare(to_string(diagnostic));
         return exit_usage;
     }
     apply(options.overrides, *config);

@@ -4,13 +4,17 @@
 
 namespace sluice {
 
-Signals::Signals() {
-    ::sigemptyset(&set_);
-    for (const int number : {SIGTERM, SIGINT, SIGHUP, SIGUSR2}) ::sigaddset(&set_, number);
-    ::pthread_sigmask(SIG_BLOCK, &set_, nullptr);
+void ignore_signals_of_writes() noexcept {
     struct sigaction ignore{};
     ignore.sa_handler = SIG_IGN;
-    ::sigaction(SIGPIPE, &ignore, nullptr);
+    for (const int number : {SIGPIPE, SIGXFSZ}) ::sigaction(number, &ignore, nullptr);
+}
+
+Signals::Signals() {
+    ::sigemptyset(&set_);
+    for (const int number : {SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2}) ::sigaddset(&set_, number);
+    ::pthread_sigmask(SIG_BLOCK, &set_, nullptr);
+    ignore_signals_of_writes();
 }
 
 int Signals::wait() const {

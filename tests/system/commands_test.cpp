@@ -6,7 +6,12 @@
 #include "tests/support/relay.hpp"
 #include "tests/support/sockets.hpp"
 
+#include <fcntl.h>
 #include <nlohmann/json.hpp>
+#include <sched.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #include <cctype>
 #include <filesystem>
@@ -19,9 +24,10 @@
 namespace sluice::test {
 namespace {
 
-Output sluice(std::vector<std::string> arguments, Milliseconds deadline = patience) {
+Output sluice(std::vector<std::string> arguments, Milliseconds deadline = patience,
+              ProcessOptions options = {}) {
     arguments.insert(arguments.begin(), relay_binary());
-    return run(std::move(arguments), deadline);
+    return run(std::move(arguments), deadline, std::move(options));
 }
 
 std::string source_file(const std::string& name) {
@@ -156,6 +162,54 @@ TEST_CASE("demo relays real traffic, prints its speed and ends by itself") {
     CHECK(output.exit.code == 0);
     CHECK(output.out.contains("GiB/s"));
     CHECK(output.out.contains("splice"));
+}
+
+TEST_CASE("demo works with one CPU and with one worker for it") {
+    const Output output = sluice({"demo", "--seconds", "1", "--json"}, Milliseconds(60'000),
+                                 {.environment = {}, .folder = {}, .input = {}, .before_exec = [] {
+                                      cpu_set_t set;
+                                      CPU_ZERO(&set);
+                                      ::sched_getaffinity(0, sizeof(set), &set);
+                                      for (std::size_t cpu = 0, found = 0; cpu < CPU_SETSIZE; ++cpu)
+                                          if (CPU_ISSET(cpu, &set) && found++ > 0) CPU_CLR(cpu, &set);
+                                      ::sched_setaffinity(0, sizeof(set), &set);
+                                  }});
+    INFO(output.out << output.error);
+    CHECK(output.exit.code == 0);
+    const auto result = nlohmann::json::parse(output.out, nullptr, false);
+    REQUIRE(!result.is_discarded());
+    CHECK(result.value("workers", 0) == 1);
+    CHECK(result.value("intact", false));
+}
+
+TEST_CASE("demo without what it needs says so and ends with 1; INT ends it at once") {
+    const Output poor = sluice({"demo", "--seconds", "1"}, Milliseconds(60'000),
+                               {.environment = {}, .folder = {}, .input = {}, .before_exec = [] {
+                                    const rlimit limit{14, 14};
+                                    ::setrlimit(RLIMIT_NOFILE, &limit);
+                                }});
+    INFO(poor.error);
+    CHECK(poor.exit.code == 1);
+    CHECK(poor.error.contains("descriptor"));
+
+    Process process({relay_binary(), "demo", "--seconds", "60"});
+    REQUIRE(process.wait_for_text("trips/s"));
+    process.signal(SIGINT);
+    CHECK(process.wait(Milliseconds(5000)).signal == SIGINT);
+}
+
+TEST_CASE("the exit code is the same when stderr cannot be written to") {
+    const TemporaryFolder folder;
+    const std::string path = folder.write("wrong.yaml", wrong_yaml);
+    const std::vector<std::vector<std::string>> usages = {
+        {"run", "-c", path}, {"check", "-c", path}, {"forward", ":0", "nonsense"}, {"chekc"}};
+    for (const auto& arguments : usages) {
+        const Output output =
+            sluice(arguments, patience, {.environment = {}, .folder = {}, .input = {}, .before_exec = [] {
+                                             ::dup2(::open("/dev/full", O_WRONLY), STDERR_FILENO);
+                                         }});
+        CHECK_MESSAGE(output.exit.code == 2, arguments.front());
+    }
 }
 
 TEST_CASE("doctor says what this machine grants") {

@@ -3,6 +3,7 @@
 #include "tests/system/ends.hpp"
 
 #include <signal.h>
+#include <sys/resource.h>
 
 #include <iomanip>
 #include <sstream>
@@ -217,10 +218,55 @@ ENGINE_TEST("signals that mean nothing here do no harm") {
     RelayWithBackend relay(here, with_drain("60s"));
     Ends ends = relay.session();
     relay.relay().process().signal(SIGPIPE);
+    relay.relay().process().signal(SIGXFSZ);
     CHECK(pass(ends.near, ends.far, "still there") == "still there");
     ends.near.close();
     CHECK(ends.far.receive_to_end().ending == Ending::fin);
     ends.far.close();
+    relay.stop();
+}
+
+ENGINE_TEST("HUP, USR1 and USR2 are answered, also while draining, and nothing else happens") {
+    RelayWithBackend relay(here, with_drain("60s"));
+    Ends ends = relay.session();
+    const auto answered = [&](std::size_t times) {
+        for (const char* name : {"SIGHUP", "SIGUSR1", "SIGUSR2"}) {
+            const int number = name[3] == 'H' ? SIGHUP : name[6] == '1' ? SIGUSR1 : SIGUSR2;
+            relay.relay().process().signal(number);
+            CHECK(wait_until([&] {
+                const std::string log = relay.relay().log();
+                std::size_t count = 0;
+                for (std::size_t at = 0; (at = log.find(name, at)) != std::string::npos; ++at) ++count;
+                return count == times;
+            }));
+        }
+        CHECK(pass(ends.near, ends.far, "still there") == "still there");
+    };
+    answered(1);
+    relay.relay().process().signal(SIGTERM);
+    REQUIRE(refuses(relay.address()));
+    answered(2);
+    ends.near.close();
+    CHECK(ends.far.receive_to_end().ending == Ending::fin);
+    ends.far.close();
+    relay.relay().expect_exit(0);
+}
+
+ENGINE_TEST("a log file at the limit of its size loses lines, and ends nothing") {
+    const TemporaryFolder folder;
+    RelayLayout layout = with_drain("60s");
+    layout.settings += "access_log: {output: \"file:" + folder.file("access") + "\"}\n";
+    RelayOptions options;
+    options.process.before_exec = [] {
+        const rlimit limit{200, 200};
+        ::setrlimit(RLIMIT_FSIZE, &limit);
+    };
+    RelayWithBackend relay(here, layout, options);
+    CHECK(wait_until([&] {
+        Ends ends = relay.session();
+        CHECK(pass(ends.near, ends.far, "word") == "word");
+        return relay.relay().log().contains("the output refused them: File too large");
+    }));
     relay.stop();
 }
 

@@ -38,8 +38,8 @@ class AccessLog {
   private:
     AccessLog(config::Format format, std::shared_ptr<LogOutput> output);
     void read(Records& records, spdlog::logger& losses);
-    void write_all(Records& records);
-    void tell_losses(const Records& records, spdlog::logger& losses);
+    bool write_batch(Records& records);  // false: there are no more
+    void tell_losses(const Records& records, spdlog::logger& losses, bool at_once);
 
     config::Format format_;
     std::shared_ptr<LogOutput> output_;
@@ -47,6 +47,7 @@ class AccessLog {
     Records* records_ = nullptr;  // while the thread runs
     std::thread thread_;
     std::uint64_t losses_told_ = 0;
+    std::uint64_t refusals_told_ = 0;  // of them, what the output refused
     Time next_telling_{};
 };
 

@@ -20,7 +20,7 @@ inline constexpr std::size_t demo_message_bytes = 64;
 inline constexpr int demo_patience_s = 10;
 void set_demo_patience(int socket) noexcept;
 
-// Receives exactly so many bytes; false at an end or error before that.
+// Receives exactly so many bytes; false at an end (errno 0) or error before that.
 bool receive_exactly(int socket, void* bytes, std::size_t count) noexcept;
 
 // The demo's backend, with threads of its own, on three ports of 127.0.0.1:

@@ -36,6 +36,14 @@ std::string try_splice();
 
 bool ipv6_works();
 
+// Whether this process may bind ports below `first`: tried, because a capability counts for nothing where it
+// is one of another user namespace than the network's (rootless containers). nullopt: all that were tried are
+// in use.
+std::optional<bool> low_ports_granted(std::uint16_t first);
+
+// Of the congestion controls in this text (blanks between), those that a socket of ours may be given.
+std::string congestion_controls_granted(std::string_view names);
+
 // A word such as "docker" or "kubernetes"; empty if this seems not to be a container.
 std::string container_kind();
 

@@ -53,6 +53,7 @@ TEST_CASE("bad usage has code 2, names what was found and what was probably mean
         CHECK_MESSAGE(answer.text.find(words) != std::string::npos, answer.text);
     };
     refused({}, "no command");
+    refused({"-c", "x"}, "no command");
     refused({"forwrd"}, "unknown command \"forwrd\" (did you mean \"forward\"?)");
     refused({"run"}, "--config");
     refused({"run", "-c", "x", "--engin", "epoll"}, "(did you mean \"--engine\"?)");

@@ -6,6 +6,7 @@
 #include "sluice/net/owned_fd.hpp"
 
 #include "tests/support/folder.hpp"
+#include "tests/unit/app/slow_reader.hpp"
 
 #include <doctest/doctest.h>
 #include <fcntl.h>
@@ -45,6 +46,40 @@ TEST_CASE("lines are written when the log ends, with level, and what is below th
     CHECK(text.find("Z warning two\\x0alines\n") != std::string::npos);
     CHECK(text.find("Z error from a lower floor\n") != std::string::npos);
     CHECK(std::ranges::count(text, '\n') == 2);
+}
+
+TEST_CASE("no control character and no byte that is no UTF-8 reaches a line of text") {
+    CHECK(without_control_characters("plain, \"quoted\" and \xc3\xa4\xe2\x82\xac\xf0\x9f\x98\x80") ==
+          "plain, \"quoted\" and \xc3\xa4\xe2\x82\xac\xf0\x9f\x98\x80");
+    CHECK(without_control_characters("\x1b[2J\r\x7f") == "\\x1b[2J\\x0d\\x7f");
+    CHECK(without_control_characters("\xc2\x9b"
+                                     "2J") == "\\xc2\\x9b2J");  // CSI as one character
+    CHECK(without_control_characters("\x9b"
+                                     "2J") == "\\x9b2J");    // and as one byte
+    CHECK(without_control_characters("a\xc3") == "a\\xc3");  // cut off
+    CHECK(without_control_characters("\xed\xa0\x80\xc0\x8a") == "\\xed\\xa0\\x80\\xc0\\x8a");
+    spdlog::memory_buf_t line;
+    make_message_formatter()->format(spdlog::details::log_msg("", spdlog::level::info, "two\nlines"), line);
+    CHECK(std::string(line.data(), line.size()) == "two\\x0alines\n");
+}
+
+TEST_CASE("a log may end while its thread writes, any number of times") {
+    // Its thread must not be the last that holds its queue: it cannot join itself, and the process would end.
+    for (int round = 0; round < 2000; ++round) {
+        const auto log = Log::open(to_file("/dev/null")).value();
+        (*log)->info("last");
+        (*log)->info("words");
+    }
+}
+
+TEST_CASE("a slow reader does not delay the end of a log") {
+    const test::TemporaryFolder folder;
+    const SlowPipe pipe(folder.file("pipe"), Milliseconds(100));
+    auto log = Log::open(to_file(pipe.path())).value();
+    for (int index = 0; index < 1000; ++index) (*log)->info(std::string(1000, 'x'));
+    const Time start = Clock::now();
+    log.reset();
+    CHECK(Clock::now() - start < output_time_max);
 }
 
 TEST_CASE("a file is appended to") {

@@ -5,8 +5,11 @@
 #include "sluice/config/load.hpp"
 #include "sluice/config/print.hpp"
 
-#include <doctest/doctest.h>
+#include "tests/support/doctest.hpp"
+
 #include <nlohmann/json.hpp>
+#include <sys/wait.h>
+#include <unistd.h>
 
 namespace sluice {
 namespace {
@@ -33,6 +36,29 @@ TEST_CASE("a cgroup's quota is a share of a period, or none") {
 
 TEST_CASE("splice is tried for real") {
     CHECK(try_splice() == "");
+}
+
+TEST_CASE("what the doctor says may be had is what was granted when tried") {
+    CHECK_FALSE(low_ports_granted(1).has_value());    // there is none below
+    CHECK(low_ports_granted(65'535).value_or(true));  // those are everybody's
+    const std::string current = first_line_of("/proc/sys/net/ipv4/tcp_congestion_control").value_or("cubic");
+    CHECK(congestion_controls_granted("no_such " + current + " nor_such") == current);
+    CHECK(congestion_controls_granted("").empty());
+}
+
+TEST_CASE("low ports are refused to a user who may not have them") {
+    const auto first = number_in_file("/proc/sys/net/ipv4/ip_unprivileged_port_start").value_or(0);
+    if (first < 2) SLUICE_SKIP("here every port is everybody's");
+    const pid_t child = ::fork();
+    if (child == 0) {
+        if (::geteuid() == 0 && ::setresuid(65'534, 65'534, 65'534) != 0) ::_exit(3);
+        const auto granted = low_ports_granted(static_cast<std::uint16_t>(first));
+        ::_exit(granted ? (*granted ? 1 : 0) : 2);
+    }
+    int status = 0;
+    REQUIRE(::waitpid(child, &status, 0) == child);
+    CHECK(WIFEXITED(status));
+    CHECK(WEXITSTATUS(status) == 0);
 }
 
 TEST_CASE("findings are lines for people and an object for programs") {
