@@ -29,6 +29,13 @@ constexpr Milliseconds second_signal_latency{50};
 // Killed sessions end in their workers' next turn; a worker that has not stopped by then never will.
 constexpr Milliseconds kill_patience{10'000};
 
+// Where a bind of the configuration really listens, in the grammar of the configuration.
+std::string written(const Endpoint& bind, const SocketAddress& address) {
+    if (!bind.is_internet()) return to_string(bind);
+    const std::string text = to_string(address);
+    return bind.kind == Endpoint::Kind::udp ? "udp://" + text : text;
+}
+
 void log_start(spdlog::logger& log, const Relay& relay, const config::Config& config) {
     log.info("sluice " SLUICE_VERSION " starts");
     log.info("engine {}: {}", relay.engine(), relay.engine_reason());
@@ -40,9 +47,13 @@ void log_start(spdlog::logger& log, const Relay& relay, const config::Config& co
     auto address = relay.addresses().begin();
     for (const config::Listener& listener : config.listeners) {
         std::string addresses;
-        for (std::size_t index = 0; index < listener.bind.size() && address != relay.addresses().end();
-             ++index)
-            addresses += (addresses.empty() ? "" : ", ") + to_string(*address++);
+        for (const Endpoint& bind : listener.bind) {
+            if (address == relay.addresses().end()) break;
+            // Port 0 has become a port; a range is what it was.
+            addresses += (addresses.empty() ? "" : ", ") +
+                         (bind.ports() > 1 ? to_string(bind) : written(bind, *address));
+            ++address;
+        }
         log.info("listener {}: {} to pool {}", listener.name, addresses, listener.pool);
     }
 }

@@ -315,25 +315,26 @@ TEST_CASE("settling an empty channel takes no block, and a channel is filled onl
     CHECK(channel.empty());
 }
 
-TEST_CASE("blocks come in three sizes, are used again and counted") {
+TEST_CASE("blocks come in four sizes, are used again and counted") {
     BlockPool blocks;
     std::vector<BlockPool::Block> taken;
-    for (const auto& [bytes, size] : {std::pair{1, 2048}, std::pair{2048, 2048}, std::pair{2049, 16'384},
-                                      std::pair{16'385, 65'536}, std::pair{65'536, 65'536}}) {
+    for (const auto& [bytes, size] :
+         {std::pair{1, 2048}, std::pair{2048, 2048}, std::pair{2049, 16'384}, std::pair{16'385, 65'536},
+          std::pair{65'536, 65'536}, std::pair{65'537, 262'144}, std::pair{262'144, 262'144}}) {
         taken.push_back(blocks.take(static_cast<std::size_t>(bytes)));
         CHECK(std::cmp_equal(taken.back().size, size));
     }
-    CHECK(blocks.taken_bytes() == 2 * 2048 + 16'384 + 2 * 65'536);
+    CHECK(blocks.taken_bytes() == 2 * 2048 + 16'384 + 2 * 65'536 + 2 * 262'144);
     const std::byte* last = taken.back().memory.get();
     while (!taken.empty()) {
         blocks.give_back(std::move(taken.back()));
         taken.pop_back();
     }
     CHECK(blocks.taken_bytes() == 0);
-    const BlockPool::Block first = blocks.take(65'536);
-    const BlockPool::Block second = blocks.take(65'536);
+    const BlockPool::Block first = blocks.take(262'144);
+    const BlockPool::Block second = blocks.take(262'144);
     CHECK((first.memory.get() == last || second.memory.get() == last));
-    CHECK(test::death_of([&] { blocks.take(65'537); }).signal == SIGABRT);
+    CHECK(test::death_of([&] { blocks.take(message_bytes_max + 1); }).signal == SIGABRT);
 }
 
 // Two sockets that keep the boundaries of messages; what `reader` receives has a time.
