@@ -24,8 +24,9 @@ struct Socket {
     bool fin_came = false;
     // The errno of its broken connection, 0 while whole. Kept here because the kernel tells it only once:
     // a send that was answered ECONNRESET makes the next recv answer 0, which must not pass for a FIN. EPIPE
-    // as the first error (of a socket; SpliceChannel::drain() never says it) does speak of a FIN: the reset came after it (TCP in CLOSE_WAIT), or the unix peer
-    // has closed in good order; its stream is whole, and only what we send has nowhere to go.
+    // as the first error (of a socket; SpliceChannel::drain() never says it) does speak of a FIN: the reset
+    // came after it (TCP in CLOSE_WAIT), or the unix peer has closed in good order; its stream is whole, and
+    // only what we send has nowhere to go.
     int error = 0;
 };
 
