@@ -19,9 +19,15 @@ const char* event_name(SessionRecord::Event event) {
     switch (event) {
         case SessionRecord::Event::accept: return "accept";
         case SessionRecord::Event::connect: return "connect";
+        case SessionRecord::Event::periodic: return "periodic";
         case SessionRecord::Event::close: return "close";
     }
     check_failed("an event that has no name");
+}
+
+// Bytes and times: of a session that goes on, or that has ended.
+bool tells_progress(const SessionRecord& record) {
+    return record.event == SessionRecord::Event::periodic || record.event == SessionRecord::Event::close;
 }
 
 // A name as one word: the path of a unix socket may hold blanks, and readers split lines at them.
@@ -58,13 +64,15 @@ std::string as_text(const SessionRecord& record) {
                                    record.backend != nullptr ? word(record.backend->name) : "-");
     const std::string connect = record.connect < Nanoseconds(0) ? "-" : seconds_text(record.connect);
     auto end = std::back_inserter(line);
-    if (record.event == SessionRecord::Event::close) {
-        fmt::format_to(end, " upload={} download={} duration={} connect={} path={} end={} why={}",
-                       record.upload_bytes, record.download_bytes, seconds_text(record.duration), connect,
-                       path_taken(record), to_string(record.end), to_string(record.path_reason));
-    } else {
-        fmt::format_to(end, " event={}", event_name(record.event));
-        if (record.connect >= Nanoseconds(0)) fmt::format_to(end, " connect={}", connect);
+    const bool close = record.event == SessionRecord::Event::close;
+    if (!close) fmt::format_to(end, " event={}", event_name(record.event));
+    if (tells_progress(record)) {
+        fmt::format_to(end, " upload={} download={} duration={} connect={} path={}", record.upload_bytes,
+                       record.download_bytes, seconds_text(record.duration), connect, path_taken(record));
+        if (close) fmt::format_to(end, " end={}", to_string(record.end));
+        fmt::format_to(end, " why={}", to_string(record.path_reason));
+    } else if (record.connect >= Nanoseconds(0)) {
+        fmt::format_to(end, " connect={}", connect);
     }
     if (record.error != 0) fmt::format_to(end, " error=\"{}\"", error_text(record.error));
     return line;
@@ -80,18 +88,17 @@ std::string as_json(const SessionRecord& record) {
     if (record.pool != nullptr) object["pool"] = record.pool->name;
     if (record.backend != nullptr) object["backend"] = record.backend->name;
     const bool close = record.event == SessionRecord::Event::close;
-    if (close) {
+    if (!close) object["event"] = event_name(record.event);
+    if (tells_progress(record)) {
         object["upload"] = record.upload_bytes;
         object["download"] = record.download_bytes;
         object["duration"] = seconds_number(record.duration);
-    } else {
-        object["event"] = event_name(record.event);
     }
     object["connect"] = nullptr;
     if (record.connect >= Nanoseconds(0)) object["connect"] = seconds_number(record.connect);
-    if (close) {
+    if (tells_progress(record)) {
         object["path"] = path_taken(record);
-        object["end"] = to_string(record.end);
+        if (close) object["end"] = to_string(record.end);
         object["why"] = to_string(record.path_reason);
     }
     object["error"] = nullptr;

@@ -134,7 +134,7 @@ int failed(Log& log, const config::Config& config, const std::vector<std::string
 }
 
 int relay_until_stopped(config::Config settings, const std::vector<config::Diagnostic>& warnings) {
-    if (!settings.access_log.enabled) settings.access_log.events = {false, false, false};
+    if (!settings.access_log.enabled) settings.access_log.events = {.close = false};
     const auto config = std::make_shared<const config::Config>(std::move(settings));
     const Signals signals;  // before the first thread
     raise_descriptor_limit();

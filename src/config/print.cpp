@@ -67,6 +67,7 @@ void write(std::string& out, std::size_t depth, Target form, const Placed<std::o
 
 void write(std::string& out, std::size_t, BindList, const std::vector<Placed<Endpoint>>& binds) {
     std::vector<std::string> texts;
+    texts.reserve(binds.size());
     for (const auto& bind : binds) texts.push_back(quote(to_string(bind.value)));
     line(out, fmt::format("[{}]", fmt::join(texts, ", ")));
 }
@@ -90,6 +91,7 @@ void write(std::string& out, std::size_t, EventList, const AccessEvents& events)
 
 void write(std::string& out, std::size_t, ServerList, const std::vector<std::string>& servers) {
     std::vector<std::string> texts;
+    texts.reserve(servers.size());
     for (const std::string& server : servers) texts.push_back(quote(server));
     line(out, fmt::format("[{}]", fmt::join(texts, ", ")));
 }

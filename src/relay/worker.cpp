@@ -26,6 +26,7 @@ namespace {
 // After accept ran out of descriptors or memory. The clients wait in the queue meanwhile.
 constexpr Nanoseconds accept_pause = std::chrono::milliseconds(100);
 constexpr Nanoseconds warning_interval = std::chrono::seconds(10);
+constexpr std::uint32_t reports_of_a_turn = 1024;  // slots looked at for periodic lines
 
 constexpr SlotName the_doorbell{0, 1};
 
@@ -86,7 +87,7 @@ void Worker::run(std::promise<std::expected<void, std::string>> started) {
                                  .worker = plan_.index,
                                  .events = plan_.config->access_log.enabled
                                                ? plan_.config->access_log.events
-                                               : config::AccessEvents{false, false, false},
+                                               : config::AccessEvents{.close = false},
                                  .flush_class = 0,
                                  .flush_stalled_class = 0,
                                  .now = Clock::now()});
@@ -115,6 +116,8 @@ void Worker::run(std::promise<std::expected<void, std::string>> started) {
     watch_doorbell();
     started.set_value({});
 
+    if (services_->events.periodic) report_at_ = services_->now + plan_.config->access_log.interval;
+
     // From here on nothing allocates but control work.
     while (!finished()) turn();
 }
@@ -135,7 +138,7 @@ void Worker::turn() {
 
 Time Worker::next_deadline() noexcept {
     if (!services_->run_queue.empty()) return Time::min();
-    return std::min({services_->patience.next(), services_->ages.next(), resume_at_, drain_at_});
+    return std::min({services_->patience.next(), services_->ages.next(), resume_at_, drain_at_, report_at_});
 }
 
 void Worker::dispatch(const Completion& completion) noexcept {
@@ -386,12 +389,22 @@ void Worker::expire() noexcept {
         over_ = End::drained;
         end_all(End::drained);
     }
+    if (report_at_ <= now) report();
     if (resume_at_ <= now) {
         resume_at_ = time_never;
         if (!doorbell_watched_) watch_doorbell();
         for (std::size_t index = 0; index < listeners_.size(); ++index)
             if (listeners_[index].accepting == Accepting::paused) resume(index);
     }
+}
+
+// The periodic lines, so many sessions a turn that the others hardly notice.
+void Worker::report() noexcept {
+    const Time due = report_at_;
+    const bool all = sessions_->visit_next(reported_, reports_of_a_turn,
+                                           [this](Session& session) { session.report(*services_); });
+    // Counted from when it was due, so that a long walk does not shift the next one; but never twice at once.
+    if (all) report_at_ = std::max(due + plan_.config->access_log.interval, services_->now);
 }
 
 // The one place where a session's slot is taken back, and its descriptors are closed.

@@ -114,6 +114,10 @@ void Session::end(End reason, Services& services) noexcept {
     close(reason, services);
 }
 
+void Session::report(Services& services) const noexcept {
+    if (state_ != SessionState::closing) record(SessionRecord::Event::periodic, services);
+}
+
 // --- dialling ---
 
 // Dials the next address of the pool, until one is under way or nothing is left.

@@ -141,7 +141,8 @@ class AresResolver final : public Resolver {
         timeval most{3600, 0};
         if (earliest != time_never) {
             const auto left =
-                std::max(std::chrono::ceil<Milliseconds>(earliest - Clock::now()), Milliseconds(0));
+                std::clamp<Milliseconds>(std::chrono::ceil<Milliseconds>(earliest - Clock::now()),
+                                         Milliseconds(0), std::chrono::hours(1));
             most = {left.count() / 1000, left.count() % 1000 * 1000};
         }
         timeval storage{};

@@ -93,7 +93,7 @@ std::vector<AccessLine> parse_access_log(const std::string& text) {
     std::istringstream stream(text);
     for (std::string line; std::getline(stream, line);) {
         const std::size_t arrow = line.find(" -> ");
-        if (arrow == std::string::npos || !line.contains(" upload=") || !line.contains(" end=")) continue;
+        if (arrow == std::string::npos || !line.contains(" upload=")) continue;
         const std::vector<std::string> before = words_of(line.substr(0, arrow));
         const std::vector<std::string> after = words_of(line.substr(arrow + 4));
         if (before.size() < 2 || after.empty()) continue;

@@ -65,7 +65,7 @@ struct AccessLine {
     std::string end;
 };
 
-// The access log lines of a text, other lines left out.
+// The access log lines of a text that say how many bytes: of ends, and periodic ones.
 std::vector<AccessLine> parse_access_log(const std::string& text);
 
 // The path of the program under test: SLUICE_BINARY from the environment, else the one built beside the

@@ -291,5 +291,33 @@ ENGINE_TEST("the access log as JSON has one object for each session, with the na
     }
 }
 
+ENGINE_TEST("a session that goes on tells how far it is, every interval") {
+    Listener backend;
+    const std::string listen = "127.0.0.1:" + std::to_string(free_port());
+    RelayProcess relay = RelayProcess::with_config(
+        "workers: 1\naccess_log: {events: [periodic, close], interval: 1s}\nlisteners:\n  - {name: front, "
+        "bind: \"" +
+            listen + "\", to: \"" + backend.address() + "\"}\n",
+        here.engine);
+    Socket client = connect_to(listen);
+    Socket upstream = backend.accept();
+    client.send_all("hello");
+    CHECK(upstream.receive_exactly(5) == "hello");
+    const std::vector<AccessLine> lines = relay.access_log(2);
+    for (const AccessLine& line : lines) {
+        CHECK(line.fields.at("event") == "periodic");
+        CHECK(line.upload == 5);
+        CHECK(line.end.empty());
+    }
+    client.close();
+    upstream.close();
+    CHECK(wait_until([&] { return relay.access_log().back().end == "client_fin"; }));
+    // Nobody is there any more, and nothing is told of nobody.
+    const std::size_t count = relay.access_log().size();
+    std::this_thread::sleep_for(Milliseconds(1200));
+    CHECK(relay.access_log().size() == count);
+    relay.stop();
+}
+
 }  // namespace
 }  // namespace sluice::test

@@ -27,7 +27,7 @@ const char* to_string(PathReason reason) noexcept;
 // What is told of a session at one moment of its life. Plain bytes: a worker writes it into a ring and goes
 // on. The pointers lead into the configuration that the session was born with.
 struct SessionRecord {
-    enum class Event : std::uint8_t { accept, connect, close } event = Event::close;
+    enum class Event : std::uint8_t { accept, connect, periodic, close } event = Event::close;
     End end = End::client_fin;                  // close only
     PathReason path_reason = PathReason::bulk;  // close only
     int error = 0;                              // errno behind the end, 0 if there is none

@@ -4,6 +4,7 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -92,6 +93,18 @@ class Slab {
     void for_each(Visit&& visit) {
         for (std::uint32_t slot = 0; slot < untouched_; ++slot)
             if (places_[slot].next == taken_mark) visit(*places_[slot].object());
+    }
+
+    // A walk over all that live, a bounded number of slots at a time: begins and goes on at `slot`. True once
+    // it has come to the end, and `slot` is 0 again. Who comes or goes between the steps may be missed.
+    template <class Visit>
+    bool visit_next(std::uint32_t& slot, std::uint32_t slots_max, Visit&& visit) {
+        const std::uint32_t end = slot + std::min(slots_max, untouched_ - std::min(slot, untouched_));
+        for (; slot < end; ++slot)
+            if (places_[slot].next == taken_mark) visit(*places_[slot].object());
+        if (slot < untouched_) return false;
+        slot = 0;
+        return true;
     }
 
   private:

@@ -78,7 +78,7 @@ struct Tcp {
     bool nodelay = true;
     Keepalive keepalive;
     Milliseconds user_timeout{0};      // TCP_USER_TIMEOUT; 0 = the kernel's
-    bool fastopen = false;             // TCP_FASTOPEN; without meaning in a pool
+    bool fastopen = false;             // TCP_FASTOPEN; false in a pool of the file
     std::uint32_t backlog = 4096;      // of listen(2); without meaning in a pool
     std::uint64_t receive_buffer = 0;  // SO_RCVBUF in bytes; 0 = the kernel tunes it
     std::uint64_t send_buffer = 0;     // SO_SNDBUF in bytes; 0 = the kernel tunes it
@@ -133,6 +133,7 @@ struct Log {
 struct AccessEvents {
     bool accept = false;
     bool connect = false;
+    bool periodic = false;  // every AccessLog::interval while it lives
     bool close = true;
 
     bool operator==(const AccessEvents&) const = default;
@@ -143,12 +144,13 @@ struct AccessLog {
     Format format = Format::text;
     Output output;
     AccessEvents events;
+    Milliseconds interval = std::chrono::minutes(1);  // between the periodic lines
 
     bool operator==(const AccessLog&) const = default;
 };
 
 struct Dns {
-    std::vector<std::string> servers;  // `address`, `address:port` or `[v6]:port`; empty = the system's
+    std::vector<std::string> servers;  // each `address:port` or `[v6]:port`; empty = the system's
     Milliseconds ttl_min = std::chrono::seconds(1);
     Milliseconds ttl_max = std::chrono::minutes(5);
     Milliseconds timeout = std::chrono::seconds(2);

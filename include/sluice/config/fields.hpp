@@ -144,11 +144,12 @@ struct Choices<Output::Kind> {
 // Not an enum but the same thought: the words of an EventList and the member that each of them sets.
 template <>
 struct Choices<AccessEvents> {
-    static constexpr std::array<ChoiceName<bool AccessEvents::*>, 3> names{
+    static constexpr std::array<ChoiceName<bool AccessEvents::*>, 4> names{
         {{&AccessEvents::accept, "accept"},
          {&AccessEvents::connect, "connect"},
+         {&AccessEvents::periodic, "periodic"},
          {&AccessEvents::close, "close"}}};
-    static constexpr std::array<std::string_view, 1> later{"periodic"};
+    static constexpr Keys later{};
 };
 
 inline constexpr std::uint32_t workers_max = 1024;
@@ -161,6 +162,10 @@ inline constexpr Milliseconds user_timeout_max{std::numeric_limits<std::int32_t>
 // setsockopt takes an int and doubles it.
 inline constexpr std::uint64_t socket_buffer_max = std::numeric_limits<std::int32_t>::max() / 2;
 inline constexpr std::size_t congestion_bytes_max = 15;  // TCP_CA_NAME_MAX with its NUL
+// poll(2) waits for at most an int of milliseconds; c-ares keeps its own in an int, and doubles it.
+inline constexpr Milliseconds dns_ttl_max = std::chrono::days(24);
+inline constexpr Milliseconds dns_timeout_max = std::chrono::hours(1);
+inline constexpr std::size_t name_servers_max = 64;
 
 template <>
 struct Fields<Timeouts> {
@@ -265,7 +270,9 @@ struct Fields<AccessLog> {
         Field{"enabled", &AccessLog::enabled, Flag{}, "Whether sessions are logged at all."},
         Field{"format", &AccessLog::format, Choice{}, "Lines for people or for programs."},
         Field{"output", &AccessLog::output, OutputForm{}, "Where the lines go."},
-        Field{"events", &AccessLog::events, EventList{}, "The moments of a session that get a line."}};
+        Field{"events", &AccessLog::events, EventList{}, "The moments of a session that get a line."},
+        Field{"interval", &AccessLog::interval, Duration{.min = std::chrono::seconds(1)},
+              "How often a session that goes on gets its periodic line."}};
     static constexpr Keys later{};
 };
 
@@ -273,11 +280,12 @@ template <>
 struct Fields<Dns> {
     static constexpr auto table = std::tuple{
         Field{"servers", &Dns::servers, ServerList{}, "Name servers to ask; empty = those of the system."},
-        Field{"ttl_min", &Dns::ttl_min, Duration{.min = Milliseconds(10)},
+        Field{"ttl_min", &Dns::ttl_min, Duration{.min = Milliseconds(10), .max = dns_ttl_max},
               "Answers are kept at least so long, whatever they say themselves."},
-        Field{"ttl_max", &Dns::ttl_max, Duration{.min = Milliseconds(10)},
+        Field{"ttl_max", &Dns::ttl_max, Duration{.min = Milliseconds(10), .max = dns_ttl_max},
               "Answers are kept at most so long."},
-        Field{"timeout", &Dns::timeout, Duration{.min = Milliseconds(1)}, "How long one question may take."}};
+        Field{"timeout", &Dns::timeout, Duration{.min = Milliseconds(1), .max = dns_timeout_max},
+              "How long one question may take."}};
     static constexpr Keys later{};
 };
 

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "sluice/config/config.hpp"
+#include "sluice/config/diagnostic.hpp"
 
 #include <expected>
 #include <span>
@@ -9,16 +10,6 @@
 #include <vector>
 
 namespace sluice::config {
-
-// One finding about a configuration, in words for its author.
-struct Diagnostic {
-    std::string file;
-    Place place;  // line 0 = about the file as a whole
-    std::string message;
-};
-
-// `conf/sluice.yaml:12:5: unknown key "ballance" (did you mean "balance"?)`
-[[nodiscard]] std::string to_string(const Diagnostic& diagnostic);
 
 // Reads a YAML file, or text with `name` in the place of a file's path. Success is a configuration in which
 // everything holds that config.hpp promises; failure is everything that is wrong with the file, never an

@@ -108,6 +108,7 @@ class Worker {
     void end_all(End reason) noexcept;
     void run_queued() noexcept;
     void expire() noexcept;
+    void report() noexcept;
     void retire_if_quiet(Session& session) noexcept;
     bool finished() const noexcept;
 
@@ -129,6 +130,8 @@ class Worker {
     std::array<Completion, 512> answers_;
     Time resume_at_ = time_never;
     Time drain_at_ = time_never;
+    Time report_at_ = time_never;  // when the periodic lines are due
+    std::uint32_t reported_ = 0;   // the slot at which that walk goes on
     bool draining_ = false;
     std::optional<End> over_;  // killed or drained: what still comes out of the queues ends at once
     bool doorbell_watched_ = false;

@@ -106,6 +106,9 @@ class Session : public DeadlineNode<PatienceTag>,
     // An address for its pool may have come.
     void address_news(Services& services) noexcept;
 
+    // Says how far it is (the periodic record).
+    void report(Services& services) const noexcept;
+
     // Ends it by our own decision: both sides see a reset. No effect on one that is closing already.
     void end(End reason, Services& services) noexcept;
 

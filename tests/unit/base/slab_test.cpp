@@ -120,6 +120,25 @@ TEST_CASE("retiring destroys the tenant at once") {
     CHECK(alive == 0);
 }
 
+TEST_CASE("a walk in steps sees each tenant once, and begins anew after the end") {
+    Slab<Tenant> slab(16);
+    for (int value = 0; value < 10; ++value) take_in(slab, value);
+    std::uint32_t slot = 0;
+    for (int round = 0; round < 2; ++round) {
+        std::multiset<int> seen;
+        int steps = 1;
+        while (!slab.visit_next(slot, 4, [&](Tenant& tenant) { seen.insert(tenant.value); })) ++steps;
+        CHECK(steps == 3);
+        CHECK(seen.size() == 10);
+        CHECK(slot == 0);
+    }
+    retire_all(slab);
+    slot = 12;  // of a walk that others have overtaken
+    Slab<Tenant> empty(4);
+    CHECK(empty.visit_next(slot, 4, [](Tenant&) { FAIL_CHECK("nobody is there"); }));
+    CHECK(slot == 0);
+}
+
 TEST_CASE("a visit sees each tenant once and may retire the one it is given") {
     Slab<Tenant> slab(16);
     std::vector<SlotName> names;
