@@ -62,6 +62,9 @@ std::string as_text(const SessionRecord& record) {
         fmt::format_to(end, " upload={} download={} duration={} connect={} path={} end={} why={}",
                        record.upload_bytes, record.download_bytes, seconds_text(record.duration), connect,
                        path_taken(record), to_string(record.end), to_string(record.path_reason));
+        if (record.datagrams)
+            fmt::format_to(end, " upload_datagrams={} download_datagrams={} lost_datagrams={}",
+                           record.upload_datagrams, record.download_datagrams, record.lost_datagrams);
     } else {
         fmt::format_to(end, " event={}", event_name(record.event));
         if (record.connect >= Nanoseconds(0)) fmt::format_to(end, " connect={}", connect);
@@ -93,6 +96,11 @@ std::string as_json(const SessionRecord& record) {
         object["path"] = path_taken(record);
         object["end"] = to_string(record.end);
         object["why"] = to_string(record.path_reason);
+    }
+    if (close && record.datagrams) {
+        object["upload_datagrams"] = record.upload_datagrams;
+        object["download_datagrams"] = record.download_datagrams;
+        object["lost_datagrams"] = record.lost_datagrams;
     }
     object["error"] = nullptr;
     if (record.error != 0) object["error"] = error_text(record.error);

@@ -95,6 +95,7 @@ class RunningRelay final : public Relay {
   private:
     struct Bound {
         std::size_t listener;  // index in the configuration
+        bool datagrams;
         BoundAddress address;
     };
 
@@ -156,7 +157,7 @@ std::vector<std::string> RunningRelay::bind_all(std::uint32_t worker_count) {
                 continue;
             }
             addresses_.push_back(bound->address());
-            bound_.push_back({index, std::move(*bound)});
+            bound_.push_back({index, endpoint.transport() == Transport::datagram, std::move(*bound)});
         }
     }
     return errors;
@@ -178,8 +179,12 @@ std::expected<void, std::string> RunningRelay::open_workers(const std::vector<in
         };
         for (Bound& bound : bound_) {
             const config::Listener& listener = config_->listeners[bound.listener];
-            plan.listening.push_back({bound.address.take_socket(index), &listener, pool_index(listener.pool),
-                                      listener_sessions_[bound.listener].get()});
+            Worker::Listening listening{bound.address.take_socket(index), &listener,
+                                        pool_index(listener.pool), listener_sessions_[bound.listener].get()};
+            if (!bound.datagrams)
+                plan.listening.push_back(std::move(listening));
+            else if (listening.socket.valid())
+                plan.datagrams.push_back(std::move(listening));
         }
         plan.sessions_max = sessions_max_;
         plan.sessions = &sessions_;
@@ -300,6 +305,10 @@ RelayCounters RunningRelay::counters() const noexcept {
         sum.pipe_refusals += counters.pipe_refusals.get();
         sum.system_calls += counters.system_calls.get();
         sum.pipe_bytes += counters.pipe_bytes.get();
+        sum.datagrams_received += counters.datagrams_received.get();
+        sum.datagrams_sent += counters.datagrams_sent.get();
+        for (std::size_t loss = 0; loss < losses_count; ++loss)
+            sum.datagrams_lost[loss] += counters.datagrams_lost[loss].get();
     }
     sum.records_lost = records_->lost();
     return sum;

@@ -8,7 +8,7 @@
 namespace sluice {
 
 AddressList literal_addresses(const Endpoint& endpoint) {
-    if (endpoint.kind == Endpoint::Kind::unix_stream)
+    if (endpoint.is_unix())
         return std::make_shared<const std::vector<SocketAddress>>(
             1, SocketAddress::from_unix_path(endpoint.path));
     if (const auto address = SocketAddress::from_literal(endpoint.host, endpoint.port))
