@@ -10,6 +10,7 @@ const char* to_string(PathReason reason) noexcept {
         case PathReason::small_reads: return "small_reads";
         case PathReason::unix_socket: return "unix_socket";
         case PathReason::messages: return "messages";
+        case PathReason::datagrams: return "datagrams";
         case PathReason::no_pipe: return "no_pipe";
         case PathReason::not_spliceable: return "not_spliceable";
     }

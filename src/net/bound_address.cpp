@@ -1,6 +1,7 @@
 #include "sluice/net/bound_address.hpp"
 
 #include "sluice/base/clock.hpp"
+#include "sluice/net/datagram_socket.hpp"
 #include "sluice/net/holder.hpp"
 
 #include <fcntl.h>
@@ -89,6 +90,15 @@ int probe_patiently(const SocketAddress& address, int type) {
     }
 }
 
+int probe_datagrams_patiently(const SocketAddress& address) {
+    const Time deadline = Clock::now() + departure_max;
+    while (true) {
+        const int error = probe_datagram_address(address);
+        if (error != EADDRINUSE || Clock::now() >= deadline || find_datagram_holder(address)) return error;
+        std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    }
+}
+
 // Makes room at a unix path: nothing there, or the socket of somebody who is gone.
 std::expected<void, std::string> clear_path(const std::string& path, const SocketAddress& address, int type) {
     struct stat found{};
@@ -112,6 +122,8 @@ std::expected<BoundAddress, std::string> BoundAddress::open(const Endpoint& endp
     const auto wanted = address_of(endpoint);
     if (!wanted)
         return std::unexpected(fmt::format("{}: not an address of this machine", to_string(endpoint)));
+    if (endpoint.transport() == Transport::datagram)
+        return open_datagrams(endpoint, *wanted, options, workers);
     BoundAddress bound;
     bound.address_ = *wanted;
     const int type = endpoint.transport() == Transport::seqpacket ? SOCK_SEQPACKET : SOCK_STREAM;
@@ -143,6 +155,43 @@ std::expected<BoundAddress, std::string> BoundAddress::open(const Endpoint& endp
                 bound.made_inode_ = made.st_ino;
             }
         }
+    }
+    return bound;
+}
+
+// UDP workers share the address by SO_REUSEPORT, and the kernel gives all datagrams of one client to the
+// same. A unix name has one socket and one worker to read it: several would disturb the order.
+std::expected<BoundAddress, std::string> BoundAddress::open_datagrams(const Endpoint& endpoint,
+                                                                      const SocketAddress& wanted,
+                                                                      const SocketOptions& options,
+                                                                      std::uint32_t workers) {
+    BoundAddress bound;
+    bound.address_ = wanted;
+    bound.sockets_.resize(workers);
+    const bool local = wanted.family() == AF_UNIX;
+    const bool has_path = local && !endpoint.is_abstract();
+    if (has_path) {
+        if (auto cleared = clear_path(endpoint.path, wanted); !cleared)
+            return std::unexpected(cleared.error());
+    } else if (!local) {
+        if (const int error = probe_datagrams_patiently(wanted); error == EADDRINUSE)
+            return std::unexpected(fmt::format("udp://{} is in use by {}; stop it or choose another address",
+                                               to_string(wanted), describe_datagram_holder(wanted)));
+        else if (error != 0)
+            return std::unexpected(explain(wanted, {"bind", error}));
+    }
+    for (std::uint32_t worker = 0; worker < (local ? 1 : workers); ++worker) {
+        auto socket = open_datagram_listener(bound.address_, options);
+        if (!socket) return std::unexpected(explain(bound.address_, socket.error()));
+        // Port 0: the others join the port that the first one was given.
+        if (!local && worker == 0) bound.address_ = local_address_of(socket->get());
+        bound.sockets_[worker] = std::move(*socket);
+    }
+    struct stat made{};
+    if (has_path && ::lstat(endpoint.path.c_str(), &made) == 0) {
+        bound.made_path_ = std::filesystem::absolute(endpoint.path).string();
+        bound.made_device_ = made.st_dev;
+        bound.made_inode_ = made.st_ino;
     }
     return bound;
 }

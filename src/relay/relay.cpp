@@ -225,10 +225,14 @@ std::expected<void, std::string> RunningRelay::open_worker(Crew crew, std::uint3
     for (Bound& bound : bound_) {
         const config::Listener& listener = config_->listeners[bound.listener];
         if (crew_of(listener) != crew) continue;
-        plan.listening.push_back({bound.address.take_socket(index), &listener, pool_index(listener.pool),
-                                  listener_sessions_[bound.listener].get(),
-                                  bound.transport == Transport::seqpacket ? SOCK_SEQPACKET : SOCK_STREAM,
-                                  bound.port_offset});
+        Worker::Listening listening{bound.address.take_socket(index), &listener, pool_index(listener.pool),
+                                    listener_sessions_[bound.listener].get(),
+                                    bound.transport == Transport::seqpacket ? SOCK_SEQPACKET : SOCK_STREAM,
+                                    bound.port_offset};
+        if (bound.transport != Transport::datagram)
+            plan.listening.push_back(std::move(listening));
+        else if (listening.socket.valid())  // a unix path has one reader
+            plan.datagrams.push_back(std::move(listening));
     }
     plan.sessions_max = sessions_max_;
     plan.sessions = &sessions_;
@@ -361,6 +365,10 @@ RelayCounters RunningRelay::counters() const noexcept {
         sum.pipe_refusals += counters.pipe_refusals.get();
         sum.system_calls += counters.system_calls.get();
         sum.pipe_bytes += counters.pipe_bytes.get();
+        sum.datagrams_received += counters.datagrams_received.get();
+        sum.datagrams_sent += counters.datagrams_sent.get();
+        for (std::size_t loss = 0; loss < losses_count; ++loss)
+            sum.datagrams_lost[loss] += counters.datagrams_lost[loss].get();
     }
     sum.records_lost = records_->lost();
     return sum;

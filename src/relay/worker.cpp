@@ -114,6 +114,12 @@ void Worker::run(std::promise<std::expected<void, std::string>> started) {
     }
     for (std::size_t index = 0; index < listeners_.size(); ++index) arm(index);
     watch_doorbell();
+    try {
+        open_datagrams();
+    } catch (const std::bad_alloc&) {
+        return started.set_value(
+            std::unexpected("no memory for the table of datagram sessions; lower sessions_max"));
+    }
     started.set_value({});
 
     if (services_->events.periodic) report_at_ = services_->now + plan_.config->access_log.interval;
@@ -122,23 +128,43 @@ void Worker::run(std::promise<std::expected<void, std::string>> started) {
     while (!finished()) turn();
 }
 
+void Worker::open_datagrams() {
+    if (plan_.datagrams.empty()) return;
+    std::vector<DatagramTable::Listening> listening;
+    for (Listening& each : plan_.datagrams) {
+        Pool& pool = pools_[each.pool];
+        const bool local = local_address_of(each.socket.get()).family() == AF_UNIX;
+        listening.push_back({std::move(each.socket), each.listener, &pool, each.sessions,
+                             config::socket_options(pool.settings().tcp), local});
+    }
+    datagrams_ = std::make_unique<DatagramTable>(
+        DatagramServices{*reactor_, counters_, *plan_.records, plan_.index, services_->events,
+                         *plan_.sessions, plan_.sessions_max},
+        std::move(listening));
+    datagrams_->start(services_->now);
+}
+
 void Worker::turn() {
     const std::size_t count = reactor_->wait(answers_, next_deadline());
     ++services_->lane.system_calls;
     services_->now = Clock::now();
     for (const Completion& completion : std::span(answers_).first(count)) dispatch(completion);
     run_queued();
+    if (datagrams_ != nullptr) datagrams_->run(services_->now);
     expire();
     if (std::exchange(services_->starved, false)) pause_accepting();
-    counters_.sessions_now.set(sessions_->size());
-    counters_.system_calls.set(services_->lane.system_calls);
+    counters_.sessions_now.set(sessions_->size() + (datagrams_ != nullptr ? datagrams_->size() : 0));
+    counters_.system_calls.set(services_->lane.system_calls +
+                               (datagrams_ != nullptr ? datagrams_->system_calls() : 0));
     counters_.pipe_bytes.set(pipes_.leased_bytes());
     counters_.pipe_refusals.set(pipes_.refusals());
 }
 
 Time Worker::next_deadline() noexcept {
     if (!services_->run_queue.empty()) return Time::min();
-    return std::min({services_->patience.next(), services_->ages.next(), resume_at_, drain_at_, report_at_});
+    const Time datagrams = datagrams_ != nullptr ? datagrams_->next() : time_never;
+    return std::min(
+        {services_->patience.next(), services_->ages.next(), resume_at_, drain_at_, report_at_, datagrams});
 }
 
 void Worker::dispatch(const Completion& completion) noexcept {
@@ -152,6 +178,10 @@ void Worker::dispatch(const Completion& completion) noexcept {
             // then.
             if (!doorbell_watched_) resume_at_ = std::min(resume_at_, services_->now + accept_pause);
             return answer_doorbell();
+        case Question::watch_datagrams:
+        case Question::watch_datagram_upstream:
+            SLUICE_CHECK(datagrams_ != nullptr);
+            return datagrams_->answer(completion, services_->now);
         case Question::watch_client:
         case Question::watch_upstream: break;
     }
@@ -318,6 +348,7 @@ void Worker::obey(const Kill&) {
 
 void Worker::stop_listening() {
     if (std::exchange(draining_, true)) return;
+    if (datagrams_ != nullptr) datagrams_->drain();
     for (std::size_t index = 0; index < listeners_.size(); ++index) {
         Listener& listener = listeners_[index];
         if (listener.accepting == Accepting::armed)
@@ -357,6 +388,7 @@ void Worker::end_all(End reason) noexcept {
         session.end(reason, *services_);
         retire_if_quiet(session);
     });
+    if (datagrams_ != nullptr) datagrams_->end_all(reason, services_->now);
 }
 
 // --- turns ---
@@ -376,6 +408,7 @@ void Worker::run_queued() noexcept {
 
 void Worker::expire() noexcept {
     const Time now = services_->now;
+    if (datagrams_ != nullptr) datagrams_->expire(now);
     while (Session* session = services_->patience.expired(now)) {
         session->patience_over(*services_);
         retire_if_quiet(*session);
@@ -413,7 +446,7 @@ void Worker::retire_if_quiet(Session& session) noexcept {
 }
 
 bool Worker::finished() const noexcept {
-    return draining_ && sessions_->size() == 0 &&
+    return draining_ && sessions_->size() == 0 && (datagrams_ == nullptr || datagrams_->finished()) &&
            std::ranges::all_of(
                listeners_, [](const Listener& listener) { return listener.accepting == Accepting::closed; });
 }

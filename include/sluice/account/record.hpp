@@ -19,6 +19,7 @@ enum class PathReason : std::uint8_t {
     small_reads,     // reads were small: copying is cheaper
     unix_socket,     // unix sockets are copied (CVE-2026-22983)
     messages,        // sockets that keep the boundaries of messages are copied
+    datagrams,       // so are datagrams, many at a time
     no_pipe,         // the system granted no pipe
     not_spliceable,  // the sockets refused splice, or carried urgent data
 };

@@ -59,6 +59,7 @@ struct Timeouts {
     Milliseconds idle = std::chrono::hours(1);           // no byte either way
     Milliseconds half_closed = std::chrono::minutes(5);  // one flow finished, no byte in the other
     Milliseconds max_age{0};                             // a session's whole life
+    Milliseconds udp_idle = std::chrono::seconds(30);    // datagrams: none either way
 
     bool operator==(const Timeouts&) const = default;
 };
@@ -87,6 +88,14 @@ struct Tcp {
     bool operator==(const Tcp&) const = default;
 };
 
+// When a session of datagrams is over, where its protocol says so. 0 requests = by timeout only.
+struct Udp {
+    std::uint32_t requests = 0;   // it takes so many datagrams from its client,
+    std::uint32_t responses = 0;  // and ends once so many came back
+
+    bool operator==(const Udp&) const = default;
+};
+
 struct Listener {
     std::string name;            // unique; where the file gives none, the first bind address as text
     std::vector<Endpoint> bind;  // at least one; no DNS names; port 0 = the kernel picks one
@@ -94,6 +103,7 @@ struct Listener {
     Timeouts timeouts;  // complete: what the listener does not name is inherited from Config::timeouts
     std::uint32_t sessions_max = 0;  // 0 = only the process's limit
     Tcp tcp;
+    Udp udp{};
     Place place;
 
     bool operator==(const Listener&) const = default;

@@ -32,11 +32,15 @@ class BoundAddress {
 
     const SocketAddress& address() const noexcept { return address_; }
 
-    // The socket of one worker; taken once.
+    // The socket of one worker; taken once. Of a unix-dgram name only the first worker has one.
     OwnedFd take_socket(std::uint32_t worker) noexcept { return std::move(sockets_[worker]); }
 
   private:
     BoundAddress() = default;
+    static std::expected<BoundAddress, std::string> open_datagrams(const Endpoint& endpoint,
+                                                                   const SocketAddress& wanted,
+                                                                   const SocketOptions& options,
+                                                                   std::uint32_t workers);
 
     SocketAddress address_;
     std::vector<OwnedFd> sockets_;

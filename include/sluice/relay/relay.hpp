@@ -1,5 +1,6 @@
 #pragma once
 
+#include "sluice/account/counters.hpp"
 #include "sluice/account/record.hpp"
 #include "sluice/base/clock.hpp"
 #include "sluice/config/config.hpp"
@@ -26,6 +27,9 @@ struct RelayCounters {
     std::uint64_t pipe_refusals = 0;
     std::uint64_t system_calls = 0;
     std::uint64_t pipe_bytes = 0;
+    std::uint64_t datagrams_received = 0;
+    std::uint64_t datagrams_sent = 0;
+    std::array<std::uint64_t, losses_count> datagrams_lost{};  // by Loss
     std::uint64_t records_lost = 0;
 };
 

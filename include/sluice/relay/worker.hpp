@@ -1,5 +1,6 @@
 #pragma once
 
+#include "sluice/datagram/table.hpp"
 #include "sluice/net/bound_address.hpp"
 #include "sluice/session/session.hpp"
 
@@ -40,7 +41,8 @@ class Worker {
         const config::Config* config = nullptr;  // outlives the worker
         OpenReactor open_reactor;
         std::vector<Listening> listening;
-        std::uint32_t sessions_max = 0;  // of the process
+        std::vector<Listening> datagrams;  // listeners of them
+        std::uint32_t sessions_max = 0;    // of the process
         Seat::Count* sessions = nullptr;
         std::size_t pipe_budget = 0;  // bytes
         Records* records = nullptr;
@@ -98,6 +100,7 @@ class Worker {
     void admit(Listener& listener, OwnedFd client) noexcept;
     void turn_away(Listener& listener, OwnedFd client, End reason) noexcept;
     void warn_of_limit(const Listener& listener);
+    void open_datagrams();
     void watch_doorbell();
     void answer_doorbell();
     void obey(LearnAddresses& command) noexcept;
@@ -124,6 +127,7 @@ class Worker {
     PipePool pipes_;
     // Declared so that the reactor dies before the slab: no question may outlive what it names.
     std::unique_ptr<Slab<Session>> sessions_;
+    std::unique_ptr<DatagramTable> datagrams_;  // null: it has no listener of them
     std::unique_ptr<Reactor> reactor_;
     std::unique_ptr<Services> services_;
     std::vector<Listener> listeners_;
