@@ -99,6 +99,16 @@ int probe_datagrams_patiently(const SocketAddress& address) {
     }
 }
 
+int type_of(const Endpoint& endpoint) {
+    switch (endpoint.transport()) {
+        case Transport::seqpacket: return SOCK_SEQPACKET;
+        case Transport::datagram: return SOCK_DGRAM;
+        case Transport::stream:
+        case Transport::file: break;
+    }
+    return SOCK_STREAM;
+}
+
 // Makes room at a unix path: nothing there, or the socket of somebody who is gone.
 std::expected<void, std::string> clear_path(const std::string& path, const SocketAddress& address, int type) {
     struct stat found{};
@@ -116,6 +126,26 @@ std::expected<void, std::string> clear_path(const std::string& path, const Socke
 
 }  // namespace
 
+std::expected<void, std::string> BoundAddress::make_room(const Endpoint& endpoint) {
+    const auto wanted = address_of(endpoint);
+    if (!wanted)
+        return std::unexpected(fmt::format("{}: not an address of this machine", to_string(endpoint)));
+    const int type = type_of(endpoint);
+    if (endpoint.is_unix() && !endpoint.is_abstract()) return clear_path(endpoint.path, *wanted, type);
+    if (type == SOCK_DGRAM) {
+        if (wanted->family() == AF_UNIX) return {};  // bind says it
+        const int error = probe_datagrams_patiently(*wanted);
+        if (error == EADDRINUSE)
+            return std::unexpected(fmt::format("udp://{} is in use by {}; stop it or choose another address",
+                                               to_string(*wanted), describe_datagram_holder(*wanted)));
+        if (error != 0) return std::unexpected(explain(*wanted, {"bind", error}));
+        return {};
+    }
+    if (const int error = probe_patiently(*wanted, type); error != 0)
+        return std::unexpected(explain(*wanted, {"bind", error}));
+    return {};
+}
+
 std::expected<BoundAddress, std::string> BoundAddress::open(const Endpoint& endpoint,
                                                             const SocketOptions& options,
                                                             std::uint32_t workers) {
@@ -126,15 +156,9 @@ std::expected<BoundAddress, std::string> BoundAddress::open(const Endpoint& endp
         return open_datagrams(endpoint, *wanted, options, workers);
     BoundAddress bound;
     bound.address_ = *wanted;
-    const int type = endpoint.transport() == Transport::seqpacket ? SOCK_SEQPACKET : SOCK_STREAM;
+    const int type = type_of(endpoint);
     const bool local = wanted->family() == AF_UNIX;
     const bool has_path = local && !endpoint.is_abstract();
-    if (has_path) {
-        if (auto cleared = clear_path(endpoint.path, *wanted, type); !cleared)
-            return std::unexpected(cleared.error());
-    } else if (const int error = probe_patiently(*wanted, type); error != 0) {
-        return std::unexpected(explain(*wanted, {"bind", error}));
-    }
     for (std::uint32_t worker = 0; worker < workers; ++worker) {
         if (local && worker > 0) {
             OwnedFd duplicate(::fcntl(bound.sockets_.front().get(), F_DUPFD_CLOEXEC, 0));
@@ -170,16 +194,6 @@ std::expected<BoundAddress, std::string> BoundAddress::open_datagrams(const Endp
     bound.sockets_.resize(workers);
     const bool local = wanted.family() == AF_UNIX;
     const bool has_path = local && !endpoint.is_abstract();
-    if (has_path) {
-        if (auto cleared = clear_path(endpoint.path, wanted); !cleared)
-            return std::unexpected(cleared.error());
-    } else if (!local) {
-        if (const int error = probe_datagrams_patiently(wanted); error == EADDRINUSE)
-            return std::unexpected(fmt::format("udp://{} is in use by {}; stop it or choose another address",
-                                               to_string(wanted), describe_datagram_holder(wanted)));
-        else if (error != 0)
-            return std::unexpected(explain(wanted, {"bind", error}));
-    }
     for (std::uint32_t worker = 0; worker < (local ? 1 : workers); ++worker) {
         auto socket = open_datagram_listener(bound.address_, options);
         if (!socket) return std::unexpected(explain(bound.address_, socket.error()));

@@ -76,8 +76,8 @@ std::expected<ChosenEngine, std::string> choose_engine(config::Engine wanted) {
 // own, so that nobody else waits for a disk.
 enum class Crew : std::uint8_t { sockets, files };
 
-// A range with a port in use has usually more of them; the first few tell enough.
-constexpr std::size_t range_errors_max = 5;
+// A range with a port in use has usually more of them; the first ones tell enough.
+constexpr std::size_t bind_errors_max = 20;
 
 class RunningRelay final : public Relay {
   public:
@@ -108,9 +108,14 @@ class RunningRelay final : public Relay {
         BoundAddress address;
     };
 
+    struct Wanted {
+        std::size_t listener;
+        std::uint16_t port_offset;
+        Endpoint endpoint;  // one port
+    };
+
     std::vector<std::string> bind_all(std::uint32_t worker_count);
-    void bind(std::size_t listener, const Endpoint& endpoint, std::uint32_t worker_count,
-              std::vector<std::string>& errors);
+    std::vector<Wanted> wanted_addresses(std::vector<std::string>& errors) const;
     std::expected<void, std::string> open_workers(const std::vector<int>& cpus, std::uint32_t worker_count);
     std::expected<void, std::string> open_worker(Crew crew, std::uint32_t index, int cpu,
                                                  std::size_t pipe_budget);
@@ -164,34 +169,41 @@ std::vector<std::string> RunningRelay::prepare() {
 
 std::vector<std::string> RunningRelay::bind_all(std::uint32_t worker_count) {
     std::vector<std::string> errors;
-    for (std::size_t index = 0; index < config_->listeners.size(); ++index)
-        for (const Endpoint& endpoint : config_->listeners[index].bind)
-            bind(index, endpoint, worker_count, errors);
+    const std::vector<Wanted> wanted = wanted_addresses(errors);
+    for (const Wanted& each : wanted) {
+        const config::Listener& listener = config_->listeners[each.listener];
+        auto bound = BoundAddress::open(each.endpoint, config::socket_options(listener.tcp), worker_count);
+        if (!bound) {
+            errors.push_back(fmt::format("listener {}: {}", listener.name, bound.error()));
+            if (errors.size() < bind_errors_max) continue;
+            break;
+        }
+        if (each.port_offset == 0) addresses_.push_back(bound->address());
+        bound_.push_back({each.listener, each.endpoint.transport(), each.port_offset, std::move(*bound)});
+    }
     return errors;
 }
 
-// One endpoint of a listener: its address, or each port of its range.
-void RunningRelay::bind(std::size_t listener, const Endpoint& endpoint, std::uint32_t worker_count,
-                        std::vector<std::string>& errors) {
-    const config::Listener& settings = config_->listeners[listener];
-    const SocketOptions options = config::socket_options(settings.tcp);
-    std::size_t failures = 0;
-    for (std::uint32_t offset = 0; offset < endpoint.ports() && failures < range_errors_max; ++offset) {
-        Endpoint one = endpoint;
-        one.port = static_cast<std::uint16_t>(endpoint.port + offset);
-        one.port_last = 0;
-        auto bound = BoundAddress::open(one, options, worker_count);
-        if (!bound) {
-            errors.push_back(fmt::format("listener {}: {}", settings.name, bound.error()));
-            ++failures;
-            continue;
+// Every address that is to be bound, a range by its ports; those for which there is room.
+std::vector<RunningRelay::Wanted> RunningRelay::wanted_addresses(std::vector<std::string>& errors) const {
+    std::vector<Wanted> wanted;
+    for (std::size_t index = 0; index < config_->listeners.size(); ++index) {
+        for (const Endpoint& bind : config_->listeners[index].bind) {
+            for (std::uint32_t offset = 0; offset < bind.ports(); ++offset) {
+                Endpoint one = bind;
+                one.port = static_cast<std::uint16_t>(bind.port + offset);
+                one.port_last = 0;
+                if (auto room = BoundAddress::make_room(one); !room) {
+                    errors.push_back(
+                        fmt::format("listener {}: {}", config_->listeners[index].name, room.error()));
+                    if (errors.size() == bind_errors_max) return wanted;
+                } else {
+                    wanted.push_back({index, static_cast<std::uint16_t>(offset), std::move(one)});
+                }
+            }
         }
-        if (offset == 0) addresses_.push_back(bound->address());
-        bound_.push_back({listener, one.transport(), static_cast<std::uint16_t>(offset), std::move(*bound)});
     }
-    if (failures == range_errors_max)
-        errors.push_back(
-            fmt::format("listener {}: the rest of {} was not tried", settings.name, to_string(endpoint)));
+    return wanted;
 }
 
 std::expected<void, std::string> RunningRelay::open_workers(const std::vector<int>& cpus,
@@ -225,7 +237,9 @@ std::expected<void, std::string> RunningRelay::open_worker(Crew crew, std::uint3
     for (Bound& bound : bound_) {
         const config::Listener& listener = config_->listeners[bound.listener];
         if (crew_of(listener) != crew) continue;
-        Worker::Listening listening{bound.address.take_socket(index), &listener, pool_index(listener.pool),
+        Worker::Listening listening{bound.address.take_socket(index),
+                                    &listener,
+                                    pool_index(listener.pool),
                                     listener_sessions_[bound.listener].get(),
                                     bound.transport == Transport::seqpacket ? SOCK_SEQPACKET : SOCK_STREAM,
                                     bound.port_offset};

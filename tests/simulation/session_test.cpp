@@ -555,6 +555,10 @@ bool Simulation::end_allowed(End end, const Player& client, const Player* upstre
         case End::connect_failed: return scenario_.dead_backends > 0;
         case End::no_backend: return scenario_.never_resolved;
         case End::limit: return scenario_.listener_max > 0 || scenario_.sessions_max < scenario_.clients;
+        case End::file_failed:
+        case End::oversized:
+        case End::answered:
+        case End::evicted: return false;  // nothing of these kinds takes part
         case End::exhausted: return report_->watches_refused > 0;
         case End::drained: return drained_;
         case End::killed: return killed_;

@@ -102,8 +102,8 @@ struct Listener {
     std::string pool;   // the name of a pool in Config::pools: one made for it, if the file said `to`
     Timeouts timeouts;  // complete: what the listener does not name is inherited from Config::timeouts
     std::uint32_t sessions_max = 0;  // 0 = only the process's limit
+    Udp udp;
     Tcp tcp;
-    Udp udp{};
     Place place;
 
     bool operator==(const Listener&) const = default;

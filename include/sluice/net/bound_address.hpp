@@ -20,10 +20,13 @@ namespace sluice {
 // dies.
 class BoundAddress {
   public:
-    // REQUIRES: the endpoint is of a stream or seqpacket kind, and one port
-    //
-    // Takes over a unix path whose owner is gone; refuses one where somebody listens, and any other kind of
-    // file. The error is a sentence: the address, what is wrong with it, who holds it, what to do.
+    // Before any address is bound, so that our own are not taken for somebody else's (`:80` beside
+    // `127.0.0.1:80`): whether this one is free. Takes over a unix path whose owner is gone; refuses one
+    // where somebody listens, and any other kind of file. The error is a sentence: the address, what is wrong
+    // with it, who holds it, what to do.
+    static std::expected<void, std::string> make_room(const Endpoint& endpoint);
+
+    // REQUIRES: the endpoint is no file, and one port; there is room for it. The error is of the same kind.
     static std::expected<BoundAddress, std::string> open(const Endpoint& endpoint,
                                                          const SocketOptions& options, std::uint32_t workers);
     ~BoundAddress();

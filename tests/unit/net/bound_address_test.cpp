@@ -22,6 +22,8 @@ namespace {
 namespace fs = std::filesystem;
 
 std::expected<BoundAddress, std::string> bind_to(const std::string& address, std::uint32_t workers = 1) {
+    if (auto room = BoundAddress::make_room(*parse_endpoint(address)); !room)
+        return std::unexpected(room.error());
     return BoundAddress::open(*parse_endpoint(address), SocketOptions{}, workers);
 }
 
