@@ -1,6 +1,7 @@
 // Files as backends: served to each client, or taking what clients send, each session whole and in order.
 
 #include "tests/system/ends.hpp"
+#include "tests/system/system_calls.hpp"
 
 #include <sys/mount.h>
 #include <unistd.h>
@@ -230,6 +231,40 @@ ENGINE_TEST("sessions take turns at a file, and one that waits for its turn may 
     for (const AccessLine& line : files.relay.access_log(3))
         CHECK((line.end == "client_fin" || line.end == "client_reset"));
     files.relay.stop();
+}
+
+// Nobody ends before strace does: the lines about ends are written, too.
+ENGINE_TEST("between files and clients bytes move by splice alone") {
+    if (!program_available("strace")) SLUICE_SKIP("there is no strace");
+    const TemporaryFolder folder;
+    const std::string content = pattern(32 * 1024 * 1024, 7);
+    constexpr std::size_t count = 4;
+    FileRelay served(here, folder.write("data", content));
+    SystemCalls serving(served.relay.pid());
+    if (!serving.attached()) SLUICE_SKIP("strace cannot attach: " + serving.why());
+    std::vector<Socket> clients;
+    for (std::size_t client = 0; client < count; ++client) clients.push_back(connect_to(served.address));
+    for (Socket& client : clients) CHECK((client.receive_to_end().bytes == content));
+    const auto served_by = serving.stop();
+    INFO("calls to serve:" << to_string(served_by));
+    CHECK(served_by.contains("splice"));
+    CHECK(served_by.size() == 1);
+    clients.clear();
+    served.relay.stop();
+
+    FileRelay taking(here, folder.file("taken") + "?create");
+    SystemCalls writing(taking.relay.pid());
+    REQUIRE(writing.attached());
+    Socket client = connect_to(taking.address);
+    client.send_all(content);
+    CHECK(wait_until([&] { return std::filesystem::file_size(folder.file("taken")) == content.size(); }));
+    const auto taken_by = writing.stop();
+    INFO("calls to take:" << to_string(taken_by));
+    CHECK(taken_by.contains("splice"));
+    CHECK(taken_by.size() == 1);
+    client.close();
+    CHECK((read_file(folder.file("taken")) == content));
+    taking.relay.stop();
 }
 
 }  // namespace
