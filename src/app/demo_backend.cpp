@@ -1,5 +1,6 @@
 #include "sluice/app/demo_backend.hpp"
 
+#include "sluice/base/errors.hpp"
 #include "sluice/net/address.hpp"
 #include "sluice/net/socket.hpp"
 
@@ -49,7 +50,7 @@ std::string DemoBackend::listen() {
         if (!address || !service.listening.valid() ||
             ::bind(service.listening.get(), address->get(), address->length()) != 0 ||
             ::listen(service.listening.get(), 64) != 0)
-            return fmt::format("the demo's backend cannot listen on 127.0.0.1: {}", strerrordesc_np(errno));
+            return fmt::format("the demo's backend cannot listen on 127.0.0.1: {}", explain_errno(errno));
         service.port = local_address_of(service.listening.get()).port();
         services_.push_back(std::move(service));
     }

@@ -1,5 +1,7 @@
 #include "sluice/app/demo_payload.hpp"
 
+#include "sluice/base/errors.hpp"
+
 #include <fmt/format.h>
 #include <sys/mman.h>
 #include <sys/sendfile.h>
@@ -30,7 +32,7 @@ std::expected<DemoPayload, std::string> DemoPayload::make() {
     }
     if (written < size)
         return std::unexpected(
-            fmt::format("cannot make a file of 4 MiB in memory: {}", strerrordesc_np(errno)));
+            fmt::format("cannot make a file of 4 MiB in memory: {}", explain_errno(errno)));
     return payload;
 }
 

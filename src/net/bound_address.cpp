@@ -1,6 +1,7 @@
 #include "sluice/net/bound_address.hpp"
 
 #include "sluice/base/clock.hpp"
+#include "sluice/base/errors.hpp"
 #include "sluice/net/datagram_socket.hpp"
 #include "sluice/net/holder.hpp"
 
@@ -68,11 +69,7 @@ std::string explain(const SocketAddress& address, const SystemError& error) {
             return fmt::format("{}: this machine has no such address family (IPv6 is off?)", where);
         case ENOENT:
         case ENOTDIR: return fmt::format("{}: the folder does not exist; make it first", where);
-        case EMFILE:
-        case ENFILE:
-            return fmt::format("{}: no file descriptor left; raise the limit of open files (ulimit -n)",
-                               where);
-        default: return fmt::format("{}: {}: {}", where, error.call, std::strerror(error.number));
+        default: return fmt::format("{}: {}: {}", where, error.call, explain_errno(error.number));
     }
 }
 

@@ -1,3 +1,4 @@
+#include "sluice/base/errors.hpp"
 #include "sluice/net/owned_fd.hpp"
 #include "sluice/reactor/reactor.hpp"
 
@@ -159,9 +160,7 @@ class EpollReactor final : public Reactor {
 
 std::expected<std::unique_ptr<Reactor>, std::string> open_epoll_reactor(std::uint32_t sockets_max) {
     OwnedFd epoll(::epoll_create1(EPOLL_CLOEXEC));
-    if (!epoll.valid())
-        return std::unexpected(
-            fmt::format("epoll_create1: {} (raise the limit of open files)", std::strerror(errno)));
+    if (!epoll.valid()) return std::unexpected(fmt::format("epoll_create1: {}", explain_errno(errno)));
     return std::make_unique<EpollReactor>(std::move(epoll), sockets_max);
 }
 

@@ -1,3 +1,4 @@
+#include "sluice/base/errors.hpp"
 #include "sluice/net/owned_fd.hpp"
 #include "sluice/reactor/reactor.hpp"
 
@@ -141,9 +142,7 @@ std::string explain(int error) {
                    "sysctl kernel.io_uring_disabled)";
         case EINVAL: return "io_uring_setup: this kernel is older than 6.1 (no DEFER_TASKRUN)";
         case ENOMEM: return "io_uring_setup: not enough memory may be locked (ulimit -l)";
-        case EMFILE:
-        case ENFILE: return "io_uring_setup: no file descriptor left (ulimit -n)";
-        default: return fmt::format("io_uring_setup: {}", std::strerror(error));
+        default: return fmt::format("io_uring_setup: {}", explain_errno(error));
     }
 }
 
@@ -162,7 +161,7 @@ std::expected<void, std::string> probe_uring() {
     if (!reactor) return std::unexpected(reactor.error());
     // Creating a ring proves little where a filter looks at operations: ask one real question of each kind.
     OwnedFd ready(::eventfd(1, EFD_CLOEXEC | EFD_NONBLOCK));
-    if (!ready.valid()) return std::unexpected(fmt::format("eventfd: {}", std::strerror(errno)));
+    if (!ready.valid()) return std::unexpected(fmt::format("eventfd: {}", explain_errno(errno)));
     const Token token(Question::doorbell, {0, 1});
     (*reactor)->watch(ready.get(), token);
     bool watched = false;
@@ -173,7 +172,7 @@ std::expected<void, std::string> probe_uring() {
         const std::size_t count = (*reactor)->wait(answers, deadline);
         for (const Completion& answer : std::span(answers).first(count)) {
             if (answer.result < 0 && !watched)
-                return std::unexpected(fmt::format("io_uring poll: {}", std::strerror(-answer.result)));
+                return std::unexpected(fmt::format("io_uring poll: {}", explain_errno(-answer.result)));
             if (!answer.more && !watched)
                 return std::unexpected("io_uring: this kernel has no multishot poll");
             if (answer.more && !watched) (*reactor)->cancel(ready.get(), token);

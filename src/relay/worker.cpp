@@ -1,6 +1,7 @@
 #include "sluice/relay/worker.hpp"
 
 #include "sluice/base/check.hpp"
+#include "sluice/base/errors.hpp"
 #include "sluice/config/socket_options.hpp"
 
 #include <fcntl.h>
@@ -48,7 +49,7 @@ void run_on_cpu(int cpu) noexcept {
 
 std::expected<std::unique_ptr<Worker>, std::string> Worker::open(Plan plan) {
     OwnedFd doorbell(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-    if (!doorbell.valid()) return std::unexpected(fmt::format("eventfd: {}", std::strerror(errno)));
+    if (!doorbell.valid()) return std::unexpected(fmt::format("eventfd: {}", explain_errno(errno)));
     try {
         return std::unique_ptr<Worker>(new Worker(std::move(plan), std::move(doorbell)));
     } catch (const std::bad_alloc&) {

@@ -1,5 +1,6 @@
 #include "sluice/upstream/resolver.hpp"
 
+#include "sluice/base/errors.hpp"
 #include "sluice/base/units.hpp"
 #include "sluice/net/owned_fd.hpp"
 
@@ -221,7 +222,7 @@ std::expected<std::unique_ptr<Resolver>, std::string> Resolver::start(const conf
                                                                       std::vector<Name> names,
                                                                       OnAnswer on_answer) {
     OwnedFd stop(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-    if (!stop.valid()) return std::unexpected(fmt::format("eventfd: {}", std::strerror(errno)));
+    if (!stop.valid()) return std::unexpected(fmt::format("eventfd: {}", explain_errno(errno)));
     auto resolver =
         std::make_unique<AresResolver>(settings, std::move(names), std::move(on_answer), std::move(stop));
     if (auto started = resolver->start(); !started) return std::unexpected(started.error());
