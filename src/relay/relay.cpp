@@ -45,15 +45,17 @@ std::uint64_t descriptors_open() {
 }
 
 // As many as the descriptors allow: two for each, after what is open, what the workers need, a share for
-// leased pipes and a reserve, so that a full relay can still open a log or answer its operator.
-std::uint32_t sessions_by_descriptors(std::size_t workers) {
+// leased pipes and a reserve, so that a full relay can still open a log or answer its operator. Sessions of
+// datagrams have one socket; but those that were just ended for a newer one hold theirs a moment longer.
+std::uint32_t sessions_by_descriptors(std::size_t workers, bool datagrams_only) {
     rlimit limit{};
     if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) limit.rlim_cur = 1024;
     const std::uint64_t descriptors = std::min<std::uint64_t>(limit.rlim_cur, 16'000'000);
     const std::uint64_t reserved =
         descriptors_open() + workers * 4 + descriptors / 32 + std::min<std::uint64_t>(64, descriptors / 8);
     const std::uint64_t left = descriptors > reserved ? descriptors - reserved : 0;
-    return static_cast<std::uint32_t>(std::max<std::uint64_t>(left / 2, 1));
+    const std::uint64_t possible = datagrams_only ? left - left / 8 : left / 2;
+    return static_cast<std::uint32_t>(std::max<std::uint64_t>(possible, 1));
 }
 
 struct ChosenEngine {
@@ -134,7 +136,9 @@ std::vector<std::string> RunningRelay::prepare() {
         listener_sessions_.push_back(std::make_unique<Seat::Count>(0));
     if (auto errors = bind_all(worker_count); !errors.empty()) return errors;
 
-    const std::uint32_t possible = std::min(sessions_by_descriptors(worker_count), Token::slots_max - 1);
+    const bool datagrams_only = std::ranges::all_of(bound_, &Bound::datagrams);
+    const std::uint32_t possible =
+        std::min(sessions_by_descriptors(worker_count, datagrams_only), Token::slots_max - 1);
     sessions_max_ = config_->sessions_max > 0 ? std::min(config_->sessions_max, possible) : possible;
     if (config_->sessions_max > possible)
         spdlog::warn(
