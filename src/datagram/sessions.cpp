@@ -89,6 +89,7 @@ DatagramSession* DatagramSessions::open(DatagramListener& listener, const Datagr
     session->hash = hash;
     index_.insert(*session);
     listener.by_use.push_back(*session);
+    ++listener.own;
     idle.start(*session, listener.idle_class, now);
     services_.counters.sessions.add(1);
     watch(*session);
@@ -124,6 +125,10 @@ DatagramSessions::Dialled DatagramSessions::dial(DatagramSession& session, End& 
 bool DatagramSessions::make_room(DatagramListener& listener, Time now) noexcept {
     const std::uint32_t own_max = listener.settings->sessions_max;
     const bool listener_full = own_max != 0 && listener.sessions->load(std::memory_order_relaxed) >= own_max;
+    const std::uint64_t taken = listener.sessions->load(std::memory_order_relaxed);
+    if (std::uint64_t{listener.own} * services_.workers < taken &&
+        listener.wanted->load(std::memory_order_relaxed) < services_.workers)
+        listener.wanted->fetch_add(1, std::memory_order_relaxed);
     DatagramSession* victim = nullptr;
     if (!listener_full)
         victim = least_recently_used();
@@ -144,6 +149,17 @@ bool DatagramSessions::make_room(DatagramListener& listener, Time now) noexcept 
             "used first",
             listener.settings->name, times);
     return true;
+}
+
+void DatagramSessions::give_way(DatagramListener& listener, Time now) noexcept {
+    std::uint32_t wanted = listener.wanted->load(std::memory_order_relaxed);
+    while (wanted > 0 && std::uint64_t{listener.own} * services_.workers >
+                             listener.sessions->load(std::memory_order_relaxed)) {
+        // Another worker may have taken this wish in the meantime.
+        if (!listener.wanted->compare_exchange_weak(wanted, wanted - 1, std::memory_order_relaxed)) continue;
+        --wanted;
+        end(listener.by_use.front(), End::evicted, now);
+    }
 }
 
 DatagramSession* DatagramSessions::least_recently_used() noexcept {
@@ -180,6 +196,8 @@ void DatagramSessions::end(DatagramSession& session, End reason, Time now) noexc
     SLUICE_CHECK(!session.closing);
     session.closing = true;
     forget(session);
+    // One that could not dial never stood there.
+    if (static_cast<ListNode<DatagramUseTag>&>(session).linked()) --session.listener->own;
     idle.stop(session);
     retries.stop(session);
     static_cast<ListNode<DatagramUseTag>&>(session).unlink();

@@ -49,6 +49,7 @@ DatagramTable::DatagramTable(const DatagramServices& services, std::vector<Liste
         listener->settings = each.settings;
         listener->pool = each.pool;
         listener->sessions = each.sessions;
+        listener->wanted = each.wanted;
         listener->upstream_options = each.upstream_options;
         listener->index = static_cast<std::uint32_t>(listeners_.size());
         listener->idle_class = sessions_.idle.class_of(each.settings->timeouts.udp_idle);
@@ -95,7 +96,10 @@ void DatagramTable::answer(const Completion& completion, Time now) noexcept {
     }
     // The reactor had to drop the question (a full queue): asked anew, it tells what holds by then.
     if (!completion.more) sessions_.watch(*session);
-    if (session->upload_held.held() && (completion.result & (POLLOUT | POLLERR | POLLHUP)) != 0)
+    // Asked again: a send that found no room gives its memory back, which the kernel calls "writable"
+    // (unix_write_space) and io_uring passes on as it is. Tried at each such word, it would never end.
+    if (session->upload_held.held() && (completion.result & (POLLOUT | POLLERR | POLLHUP)) != 0 &&
+        writable_now(session->upstream.get()))
         retry_upload(*session, now);
     if (!session->closing && (completion.result & (POLLIN | POLLERR | POLLHUP)) != 0) {
         session->readable = true;
@@ -133,7 +137,10 @@ bool DatagramTable::finished() const noexcept {
 // --- turns ---
 
 void DatagramTable::run(Time now) noexcept {
-    for (auto& listener : listeners_) read_clients(*listener, now);
+    for (auto& listener : listeners_) {
+        sessions_.give_way(*listener, now);
+        read_clients(*listener, now);
+    }
     if (!run_queue_.empty()) {
         // Everyone who stands in the queue now has one turn; who comes back waits for the next one.
         const DatagramSession* last = &run_queue_.back();

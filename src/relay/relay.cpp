@@ -113,6 +113,7 @@ class RunningRelay final : public Relay {
     ChosenEngine engine_{};
     alignas(64) Seat::Count sessions_{0};
     std::vector<std::unique_ptr<Seat::Count>> listener_sessions_;
+    std::vector<std::unique_ptr<Seat::Count>> listener_wanted_;  // see DatagramListener::wanted
     std::unique_ptr<Records> records_;
     std::vector<Bound> bound_;
     std::vector<SocketAddress> addresses_;
@@ -132,8 +133,10 @@ std::vector<std::string> RunningRelay::prepare() {
     auto engine = choose_engine(config_->engine);
     if (!engine) return {engine.error()};
     engine_ = std::move(*engine);
-    for (std::size_t index = 0; index < config_->listeners.size(); ++index)
+    for (std::size_t index = 0; index < config_->listeners.size(); ++index) {
         listener_sessions_.push_back(std::make_unique<Seat::Count>(0));
+        listener_wanted_.push_back(std::make_unique<Seat::Count>(0));
+    }
     if (auto errors = bind_all(worker_count); !errors.empty()) return errors;
 
     const bool datagrams_only = std::ranges::all_of(bound_, &Bound::datagrams);
@@ -188,8 +191,9 @@ std::expected<void, std::string> RunningRelay::open_workers(const std::vector<in
             if (!bound.datagrams)
                 plan.listening.push_back(std::move(listening));
             else if (listening.socket.valid())
-                plan.datagrams.push_back(std::move(listening));
+                plan.datagrams.push_back({std::move(listening), listener_wanted_[bound.listener].get()});
         }
+        plan.workers = worker_count;
         plan.sessions_max = sessions_max_;
         plan.sessions = &sessions_;
         plan.pipe_budget = pipe_budget;

@@ -31,8 +31,10 @@ struct DatagramListener {
     const config::Listener* settings = nullptr;
     Pool* pool = nullptr;
     Seat::Count* sessions = nullptr;  // of the listener, over all workers
+    Seat::Count* wanted = nullptr;    // places that workers with less than their share ask the others for
     SocketOptions upstream_options;
     std::uint32_t index = 0;       // in the worker
+    std::uint32_t own = 0;         // sessions of this worker
     std::uint32_t idle_class = 0;  // deadline class of its sessions
     bool local = false;            // unix
     bool watched = false;          // a watch of its socket is outstanding

@@ -28,6 +28,7 @@ struct DatagramServices {
     config::AccessEvents events;  // what is recorded
     Seat::Count& sessions;        // of the process
     std::uint32_t sessions_max;   // likewise
+    std::uint32_t workers;        // that share them
 };
 
 // Something that a flood could say with every datagram, and that the log hears once in ten seconds.
@@ -64,6 +65,11 @@ class DatagramSessions {
     // place, the least recently used one is ended for it. Null: then `why` says what becomes of the message.
     DatagramSession* open(DatagramListener& listener, const DatagramKey& key, std::uint64_t hash, Time now,
                           Loss& why) noexcept;
+
+    // Ends sessions that another worker wants the place of, if we have more than our share. Which worker
+    // serves a client is the kernel's choice: those whose clients came first must not keep all places for
+    // ever.
+    void give_way(DatagramListener& listener, Time now) noexcept;
 
     // A datagram came, either way.
     void used(DatagramSession& session, Time now) noexcept;

@@ -25,6 +25,7 @@ class DatagramTable {
         const config::Listener* settings;
         Pool* pool;
         Seat::Count* sessions;  // of the listener, over all workers
+        Seat::Count* wanted;    // likewise: DatagramListener::wanted
         SocketOptions upstream_options;
         bool local;  // unix
     };

@@ -120,18 +120,19 @@ TEST_CASE("datagrams that the kernel hands over together can be told apart") {
 TEST_CASE("a message that is longer than its memory is called truncated") {
     const test::TemporaryFolder folder;
     DatagramBatch batch(1000);
-    auto listener = open_datagram_listener(SocketAddress::from_unix_path(folder.path() + "/listener"), {});
+    auto listener =
+        open_datagram_listener(SocketAddress::from_unix_path(folder.path().string() + "/listener"), {});
     REQUIRE(listener);
-    test::DatagramSocket client("unix-dgram:" + folder.path() + "/client");
+    test::DatagramSocket client("unix-dgram:" + folder.path().string() + "/client");
     test::DatagramSocket nameless("unix-dgram:");
-    const std::string target = "unix-dgram:" + folder.path() + "/listener";
+    const std::string target = "unix-dgram:" + folder.path().string() + "/listener";
     client.send_to(target, test::pattern(1000, 1));
     client.send_to(target, test::pattern(1001, 1));
     nameless.send_to(target, "who");
     auto received = batch.receive(listener->get(), Room::one, true);
     REQUIRE(received.messages.size() == 1);
     CHECK_FALSE(received.messages[0].truncated);
-    CHECK(sender_of(received.messages[0]) == "unix:" + folder.path() + "/client");
+    CHECK(sender_of(received.messages[0]) == "unix:" + folder.path().string() + "/client");
     received = batch.receive(listener->get(), Room::one, true);
     REQUIRE(received.messages.size() == 1);
     CHECK(received.messages[0].truncated);

@@ -177,8 +177,8 @@ TEST_CASE("a reply leaves from the address that it is told") {
 
 TEST_CASE("a target that must wait stops the sender in front of what it could not take") {
     const test::TemporaryFolder folder;
-    test::DatagramSocket target("unix-dgram:" + folder.path() + "/target");
-    Sending sending(SocketAddress::from_unix_path(folder.path() + "/target"));
+    test::DatagramSocket target("unix-dgram:" + folder.path().string() + "/target");
+    Sending sending(SocketAddress::from_unix_path(folder.path().string() + "/target"));
     sending.segment_max = 0;
     sending.add("x");
     std::size_t taken = 0;

@@ -87,8 +87,8 @@ TEST_CASE("an upstream socket hears its target only, and of a closed port") {
 
 TEST_CASE("a unix upstream has a name, so that it can be answered; a missing target is an error") {
     const test::TemporaryFolder folder;
-    test::DatagramSocket target("unix-dgram:" + folder.path() + "/target");
-    auto fd = open_datagram_upstream(SocketAddress::from_unix_path(folder.path() + "/target"), {});
+    test::DatagramSocket target("unix-dgram:" + folder.path().string() + "/target");
+    auto fd = open_datagram_upstream(SocketAddress::from_unix_path(folder.path().string() + "/target"), {});
     REQUIRE(fd);
     REQUIRE(::send(fd->get(), "question", 8, 0) == 8);
     const test::Datagram question = target.expect();
@@ -97,7 +97,8 @@ TEST_CASE("a unix upstream has a name, so that it can be answered; a missing tar
     char answer[32];
     CHECK(::recv(fd->get(), answer, sizeof(answer), 0) == 6);
 
-    const auto missing = open_datagram_upstream(SocketAddress::from_unix_path(folder.path() + "/none"), {});
+    const auto missing =
+        open_datagram_upstream(SocketAddress::from_unix_path(folder.path().string() + "/none"), {});
     REQUIRE_FALSE(missing);
     CHECK(missing.error().number == ENOENT);
 }
