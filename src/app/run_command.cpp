@@ -107,6 +107,16 @@ void log_stopped(Log& log, const RelayCounters& counters, std::uint64_t access_l
         counters.records_lost, log.lines_lost() + access_lines_lost);
 }
 
+void log_datagrams(Log& log, const RelayCounters& counters) {
+    if (counters.datagrams_received == 0) return;
+    std::string lost;
+    for (std::size_t loss = 0; loss < losses_count; ++loss)
+        if (counters.datagrams_lost[loss] > 0)
+            lost +=
+                fmt::format(" lost_{}={}", to_string(static_cast<Loss>(loss)), counters.datagrams_lost[loss]);
+    log->info("datagrams: received={} sent={}{}", counters.datagrams_received, counters.datagrams_sent, lost);
+}
+
 struct Logs {
     std::unique_ptr<Log> main;
     std::unique_ptr<AccessLog> access;  // null: no access log
@@ -162,6 +172,7 @@ int relay_until_stopped(config::Config settings, const std::vector<config::Diagn
     wait_for_stop(signals, *log);
     const bool idle = stop(relay, *config, signals, *log);
     if (logs->access) logs->access->stop();
+    log_datagrams(log, relay.counters());
     log_stopped(log, relay.counters(), logs->access ? logs->access->lines_lost() : 0);
     if (idle) return exit_success;
     complain("the workers did not stop; this is a bug of sluice, please report it with the log");

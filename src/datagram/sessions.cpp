@@ -22,10 +22,11 @@ bool is_shortage(int error) noexcept {
     return no_descriptor_or_memory(error) || error == EAGAIN;
 }
 
-SocketAddress sender_of(const DatagramMessage& message) noexcept {
-    if (message.sender.size() < sizeof(sa_family_t)) return {};
-    return SocketAddress::from(reinterpret_cast<const sockaddr*>(message.sender.data()),
-                               static_cast<socklen_t>(message.sender.size()));
+// Of a nameless sender: no address.
+SocketAddress address_in(std::span<const std::byte> name) noexcept {
+    if (name.size() < sizeof(sa_family_t)) return {};
+    return SocketAddress::from(reinterpret_cast<const sockaddr*>(name.data()),
+                               static_cast<socklen_t>(name.size()));
 }
 
 }  // namespace
@@ -44,13 +45,8 @@ DatagramSessions::DatagramSessions(const DatagramServices& services, const Liste
       slab_(std::make_unique<Slab<DatagramSession>>(
           std::min(services.sessions_max + places_in_passing, Token::slots_max - 1))) {}
 
-DatagramSession* DatagramSessions::find(DatagramListener& listener, const DatagramMessage& message) noexcept {
-    const DatagramKey key{listener.index, message.sender, message.reached};
-    return index_.find(key, index_.hash(key));
-}
-
-DatagramSession* DatagramSessions::open(DatagramListener& listener, const DatagramMessage& message, Time now,
-                                        Loss& why) noexcept {
+DatagramSession* DatagramSessions::open(DatagramListener& listener, const DatagramKey& key,
+                                        std::uint64_t hash, Time now, Loss& why) noexcept {
     why = Loss::limit;
     const std::uint32_t own_max =
         listener.settings->sessions_max == 0 ? UINT32_MAX : listener.settings->sessions_max;
@@ -63,10 +59,18 @@ DatagramSession* DatagramSessions::open(DatagramListener& listener, const Datagr
     }
     DatagramSession* session = slab_->take(listener, std::move(*seat), now);
     if (session == nullptr) return nullptr;
-    session->client = sender_of(message);
-    session->reached = message.reached;
+    session->client = address_in(key.client);
+    session->reached = key.reached;
     End failure = End::no_backend;
-    if (!dial(*session, failure)) {
+    const Dialled dialled = dial(*session, failure);
+    if (dialled == Dialled::pending) {
+        // A name that is still being resolved: nobody was served, and there is no session to tell of.
+        why = Loss::no_backend;
+        session->closing = true;
+        retire_if_quiet(*session);
+        return nullptr;
+    }
+    if (dialled == Dialled::failed) {
         why = failure == End::exhausted ? Loss::limit : Loss::no_backend;
         ++session->lost_datagrams;
         if (failure == End::exhausted) {
@@ -82,10 +86,10 @@ DatagramSession* DatagramSessions::open(DatagramListener& listener, const Datagr
         retire_if_quiet(*session);
         return nullptr;
     }
-    const DatagramKey key{listener.index, message.sender, message.reached};
-    session->hash = index_.hash(key);
+    session->hash = hash;
     index_.insert(*session);
     listener.by_use.push_back(*session);
+    ++listener.own;
     idle.start(*session, listener.idle_class, now);
     services_.counters.sessions.add(1);
     watch(*session);
@@ -95,22 +99,26 @@ DatagramSession* DatagramSessions::open(DatagramListener& listener, const Datagr
 }
 
 // Connects the upstream socket: nothing goes over the network for that, so it fails or succeeds at once.
-bool DatagramSessions::dial(DatagramSession& session, End& failure) noexcept {
+DatagramSessions::Dialled DatagramSessions::dial(DatagramSession& session, End& failure) noexcept {
     DatagramListener& listener = *session.listener;
+    session.attempt.port_offset = listener.port_offset;
     while (true) {
         const Pool::Choice choice = listener.pool->choose(session.attempt);
-        // A name that is still being resolved: a datagram is not worth waiting for it.
-        if (choice.next != Pool::Next::address) return false;
+        switch (choice.next) {
+            case Pool::Next::none: return Dialled::failed;
+            case Pool::Next::pending: return Dialled::pending;
+            case Pool::Next::address: break;
+        }
         auto socket = open_datagram_upstream(choice.target, listener.upstream_options);
         if (socket) {
             session.upstream = std::move(*socket);
-            // One by one where they are counted: see DatagramTable::upload().
-            if (!listener.local) receive_datagrams_together(session.upstream.get());
-            return true;
+            session.upstream_local = choice.target.family() == AF_UNIX;
+            if (!session.upstream_local) receive_datagrams_together(session.upstream.get());
+            return Dialled::connected;
         }
         session.error = socket.error().number;
         failure = is_shortage(session.error) ? End::exhausted : End::connect_failed;
-        if (failure == End::exhausted) return false;
+        if (failure == End::exhausted) return Dialled::failed;
     }
 }
 
@@ -118,6 +126,10 @@ bool DatagramSessions::dial(DatagramSession& session, End& failure) noexcept {
 bool DatagramSessions::make_room(DatagramListener& listener, Time now) noexcept {
     const std::uint32_t own_max = listener.settings->sessions_max;
     const bool listener_full = own_max != 0 && listener.sessions->load(std::memory_order_relaxed) >= own_max;
+    const std::uint64_t taken = listener.sessions->load(std::memory_order_relaxed);
+    if (std::uint64_t{listener.own} * services_.workers < taken &&
+        listener.wanted->load(std::memory_order_relaxed) < services_.workers)
+        listener.wanted->fetch_add(1, std::memory_order_relaxed);
     DatagramSession* victim = nullptr;
     if (!listener_full)
         victim = least_recently_used();
@@ -138,6 +150,17 @@ bool DatagramSessions::make_room(DatagramListener& listener, Time now) noexcept 
             "used first",
             listener.settings->name, times);
     return true;
+}
+
+void DatagramSessions::give_way(DatagramListener& listener, Time now) noexcept {
+    std::uint32_t wanted = listener.wanted->load(std::memory_order_relaxed);
+    while (wanted > 0 && std::uint64_t{listener.own} * services_.workers >
+                             listener.sessions->load(std::memory_order_relaxed)) {
+        // Another worker may have taken this wish in the meantime.
+        if (!listener.wanted->compare_exchange_weak(wanted, wanted - 1, std::memory_order_relaxed)) continue;
+        --wanted;
+        end(listener.by_use.front(), End::evicted, now);
+    }
 }
 
 DatagramSession* DatagramSessions::least_recently_used() noexcept {
@@ -163,8 +186,8 @@ void DatagramSessions::watch(DatagramSession& session) noexcept {
     SLUICE_CHECK(!session.watched);
     session.watched = true;
     const Token token(Question::watch_datagram_upstream, session.name);
-    // A unix target can be full, and its socket then tells when it is not.
-    if (session.listener->local)
+    // A target that is worth waiting for tells when it is no longer full.
+    if (session.reliable())
         services_.reactor.watch(session.upstream.get(), token);
     else
         services_.reactor.watch_readable(session.upstream.get(), token);
@@ -174,6 +197,8 @@ void DatagramSessions::end(DatagramSession& session, End reason, Time now) noexc
     SLUICE_CHECK(!session.closing);
     session.closing = true;
     forget(session);
+    // One that could not dial never stood there.
+    if (static_cast<ListNode<DatagramUseTag>&>(session).linked()) --session.listener->own;
     idle.stop(session);
     retries.stop(session);
     static_cast<ListNode<DatagramUseTag>&>(session).unlink();

@@ -49,10 +49,12 @@ DatagramTable::DatagramTable(const DatagramServices& services, std::vector<Liste
         listener->settings = each.settings;
         listener->pool = each.pool;
         listener->sessions = each.sessions;
+        listener->wanted = each.wanted;
         listener->upstream_options = each.upstream_options;
         listener->index = static_cast<std::uint32_t>(listeners_.size());
         listener->idle_class = sessions_.idle.class_of(each.settings->timeouts.udp_idle);
         listener->local = each.local;
+        listener->port_offset = each.port_offset;
         // Where they are counted, each is received by itself: the next one may be another session's.
         if (!each.local && each.settings->udp.requests == 0)
             receive_datagrams_together(listener->socket.get());
@@ -95,7 +97,10 @@ void DatagramTable::answer(const Completion& completion, Time now) noexcept {
     }
     // The reactor had to drop the question (a full queue): asked anew, it tells what holds by then.
     if (!completion.more) sessions_.watch(*session);
-    if (session->upload_held.held() && (completion.result & (POLLOUT | POLLERR | POLLHUP)) != 0)
+    // Asked again: a send that found no room gives its memory back, which the kernel calls "writable"
+    // (unix_write_space) and io_uring passes on as it is. Tried at each such word, it would never end.
+    if (session->upload_held.held() && (completion.result & (POLLOUT | POLLERR | POLLHUP)) != 0 &&
+        writable_now(session->upstream.get()))
         retry_upload(*session, now);
     if (!session->closing && (completion.result & (POLLIN | POLLERR | POLLHUP)) != 0) {
         session->readable = true;
@@ -133,12 +138,14 @@ bool DatagramTable::finished() const noexcept {
 // --- turns ---
 
 void DatagramTable::run(Time now) noexcept {
-    for (auto& listener : listeners_) read_clients(*listener, now);
+    for (auto& listener : listeners_) {
+        sessions_.give_way(*listener, now);
+        read_clients(*listener, now);
+    }
     if (!run_queue_.empty()) {
         // Everyone who stands in the queue now has one turn; who comes back waits for the next one.
         const DatagramSession* last = &run_queue_.back();
-        // One session's turn may end others, the last one among them; the queue is then empty at the latest.
-        while (!run_queue_.empty()) {
+        while (true) {
             DatagramSession& session = run_queue_.pop_front();
             const bool was_last = &session == last;
             read_upstream(session, now);
@@ -184,7 +191,8 @@ void DatagramTable::expire(Time now) noexcept {
 void DatagramTable::read_clients(DatagramListener& listener, Time now) noexcept {
     std::uint64_t moved = 0;
     while (listener.readable && listener.holding == 0 && !closing_ && moved < listener_turn_datagrams) {
-        // A unix message may have to wait for its upstream, and those behind it then wait in the kernel.
+        // A unix message is longer, and may have to wait for its upstream; those behind it then wait in the
+        // kernel.
         const auto room = listener.local ? DatagramBatch::Room::one : DatagramBatch::Room::many;
         ++system_calls_;
         const DatagramBatch::Received received = batch_.receive(listener.socket.get(), room, true);
@@ -202,36 +210,50 @@ void DatagramTable::read_clients(DatagramListener& listener, Time now) noexcept 
     }
 }
 
+// The datagrams of several clients come interleaved. Those of one client go on together, in their order: one
+// call for each session, and runs that the kernel cuts up.
 void DatagramTable::upload(DatagramListener& listener, std::span<const DatagramMessage> messages,
                            Time now) noexcept {
-    while (!messages.empty()) {
-        if (messages.front().truncated) {
-            lose(Loss::truncated, 1);
-            warn_of_long_messages(listener, 1, now);
-            messages = messages.subspan(1);
-            continue;
+    for (std::size_t index = 0; index < messages.size(); ++index)
+        hashes_[index] = sessions_.hash(DatagramSessions::key_of(listener, messages[index]));
+    std::array<bool, DatagramBatch::messages_max> done{};
+    for (std::size_t first = 0; first < messages.size(); ++first) {
+        if (done[first]) continue;
+        std::size_t run = 0;
+        for (std::size_t index = first; index < messages.size(); ++index) {
+            if (done[index] || hashes_[index] != hashes_[first] ||
+                messages[index].reached != messages[first].reached ||
+                !std::ranges::equal(messages[index].sender, messages[first].sender))
+                continue;
+            done[index] = true;
+            if (messages[index].truncated)
+                lose_truncated(listener, messages[index], hashes_[index], now);
+            else
+                run_[run++] = messages[index];
         }
-        const std::size_t run = run_of_one_client(messages);
-        DatagramSession* session = sessions_.find(listener, messages.front());
-        Loss why = Loss::draining;
-        if (session == nullptr && !draining_) session = sessions_.open(listener, messages.front(), now, why);
-        if (session == nullptr) {
-            lose(why, datagrams_in(messages.first(run)));
-            messages = messages.subspan(run);
-            continue;
-        }
-        messages = messages.subspan(upload_of(*session, messages.first(run), now));
+        upload_run(listener, std::span(run_).first(run), hashes_[first], now);
     }
 }
 
-// How many messages from the first one on belong to the same session.
-std::size_t DatagramTable::run_of_one_client(std::span<const DatagramMessage> messages) const noexcept {
-    const DatagramMessage& first = messages.front();
-    std::size_t run = 1;
-    while (run < messages.size() && !messages[run].truncated && messages[run].reached == first.reached &&
-           std::ranges::equal(messages[run].sender, first.sender))
-        ++run;
-    return run;
+void DatagramTable::lose_truncated(DatagramListener& listener, const DatagramMessage& message,
+                                   std::uint64_t hash, Time now) noexcept {
+    DatagramSession* session = sessions_.find(DatagramSessions::key_of(listener, message), hash);
+    if (session != nullptr) ++session->lost_datagrams;
+    lose(Loss::truncated, 1);
+    warn_of_long_messages(listener, 1, now);
+}
+
+// All are of one client, and so of one session, but where sessions take only so many each.
+void DatagramTable::upload_run(DatagramListener& listener, std::span<const DatagramMessage> messages,
+                               std::uint64_t hash, Time now) noexcept {
+    while (!messages.empty()) {
+        const DatagramKey key = DatagramSessions::key_of(listener, messages.front());
+        DatagramSession* session = sessions_.find(key, hash);
+        Loss why = Loss::draining;
+        if (session == nullptr && !draining_) session = sessions_.open(listener, key, hash, now, why);
+        if (session == nullptr) return lose(why, datagrams_in(messages));
+        messages = messages.subspan(upload_of(*session, messages, now));
+    }
 }
 
 // How many of them were the session's: all, but where requests are counted.
@@ -268,16 +290,17 @@ void DatagramTable::requests_taken(DatagramSession& session, Time now) noexcept 
 DatagramSender::Outcome DatagramTable::send_upstream(DatagramSession& session,
                                                      std::span<const DatagramMessage> messages) noexcept {
     using WhenFull = DatagramSender::WhenFull;
-    const auto when_full = session.listener->local ? WhenFull::stop : WhenFull::lose;
-    auto outcome = sender_.send(session.upstream.get(), messages, {}, when_full, session.segment_max);
-    // A unix backend that was started anew has a new socket under the old name.
+    const auto when_full = session.reliable() ? WhenFull::stop : WhenFull::lose;
+    auto outcome = sender_.send(session.upstream.get(), messages, {}, when_full, session.upload_segment_max);
+    if (!session.upstream_local) return outcome;
+    outcome.refused = 0;  // here it is said of this one: there is no network in between
+    // A backend that was started anew has a new socket under the old name.
     const bool gone = outcome.error == ECONNREFUSED || outcome.error == ENOTCONN;
-    if (session.listener->local && outcome.lost > 0 && gone) {
-        const SocketAddress target = session.listener->pool->current(session.attempt);
-        if (::connect(session.upstream.get(), target.get(), target.length()) == 0)
-            outcome = sender_.send(session.upstream.get(), messages, {}, when_full, session.segment_max);
-    }
-    return outcome;
+    if (outcome.lost == 0 || !gone) return outcome;
+    const SocketAddress target = session.listener->pool->current(session.attempt);
+    if (::connect(session.upstream.get(), target.get(), target.length()) != 0) return outcome;
+    if (messages.size() > 1) return outcome;  // which of them went on before it was gone is not known
+    return sender_.send(session.upstream.get(), messages, {}, when_full, session.upload_segment_max);
 }
 
 // --- from upstreams ---
@@ -286,7 +309,7 @@ void DatagramTable::read_upstream(DatagramSession& session, Time now) noexcept {
     std::uint64_t moved = 0;
     while (session.readable && !session.closing && !session.download_held.held()) {
         if (moved >= session_turn_datagrams) return queue(session);
-        const auto room = session.listener->local ? DatagramBatch::Room::one : DatagramBatch::Room::many;
+        const auto room = session.upstream_local ? DatagramBatch::Room::one : DatagramBatch::Room::many;
         ++system_calls_;
         const DatagramBatch::Received received = batch_.receive(session.upstream.get(), room, false);
         if (received.drained) session.readable = false;
@@ -341,7 +364,6 @@ void DatagramTable::downloaded(DatagramSession& session, const DatagramSender::O
 
 DatagramSender::Outcome DatagramTable::send_to_client(DatagramSession& session,
                                                       std::span<const DatagramMessage> messages) noexcept {
-    DatagramListener& listener = *session.listener;
     if (session.client.family() == AF_UNSPEC) {
         // A nameless one, who cannot be answered.
         DatagramSender::Outcome outcome;
@@ -351,8 +373,8 @@ DatagramSender::Outcome DatagramTable::send_to_client(DatagramSession& session,
     }
     using WhenFull = DatagramSender::WhenFull;
     const DatagramTarget target{session.client.get(), session.client.length(), session.reached};
-    return sender_.send(listener.socket.get(), messages, target,
-                        listener.local ? WhenFull::stop : WhenFull::lose, listener.segment_max);
+    return sender_.send(session.listener->socket.get(), messages, target,
+                        session.reliable() ? WhenFull::stop : WhenFull::lose, session.download_segment_max);
 }
 
 // --- what could not go on at once ---

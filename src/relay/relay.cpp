@@ -46,15 +46,17 @@ std::uint64_t descriptors_open() {
 }
 
 // As many as the descriptors allow: two for each, after what is open, what the workers need, a share for
-// leased pipes and a reserve, so that a full relay can still open a log or answer its operator.
-std::uint32_t sessions_by_descriptors(std::size_t workers) {
+// leased pipes and a reserve, so that a full relay can still open a log or answer its operator. Sessions of
+// datagrams have one socket; but those that were just ended for a newer one hold theirs a moment longer.
+std::uint32_t sessions_by_descriptors(std::size_t workers, bool datagrams_only) {
     rlimit limit{};
     if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) limit.rlim_cur = 1024;
     const std::uint64_t descriptors = std::min<std::uint64_t>(limit.rlim_cur, 16'000'000);
     const std::uint64_t reserved =
         descriptors_open() + workers * 4 + descriptors / 32 + std::min<std::uint64_t>(64, descriptors / 8);
     const std::uint64_t left = descriptors > reserved ? descriptors - reserved : 0;
-    return static_cast<std::uint32_t>(std::max<std::uint64_t>(left / 2, 1));
+    const std::uint64_t possible = datagrams_only ? left - left / 8 : left / 2;
+    return static_cast<std::uint32_t>(std::max<std::uint64_t>(possible, 1));
 }
 
 struct ChosenEngine {
@@ -117,8 +119,8 @@ class RunningRelay final : public Relay {
     std::vector<std::string> bind_all(std::uint32_t worker_count);
     std::vector<Wanted> wanted_addresses(std::vector<std::string>& errors) const;
     std::expected<void, std::string> open_workers(const std::vector<int>& cpus, std::uint32_t worker_count);
-    std::expected<void, std::string> open_worker(Crew crew, std::uint32_t index, int cpu,
-                                                 std::size_t pipe_budget);
+    std::expected<void, std::string> open_worker(Crew crew, std::uint32_t index, std::uint32_t crew_size,
+                                                 int cpu, std::size_t pipe_budget);
     std::size_t pool_index(const std::string& name) const;
     Crew crew_of(const config::Listener& listener) const;
     bool has_crew(Crew crew) const;
@@ -131,6 +133,7 @@ class RunningRelay final : public Relay {
     ChosenEngine engine_{};
     alignas(64) Seat::Count sessions_{0};
     std::vector<std::unique_ptr<Seat::Count>> listener_sessions_;
+    std::vector<std::unique_ptr<Seat::Count>> listener_wanted_;  // see DatagramListener::wanted
     std::unique_ptr<Records> records_;
     std::vector<Bound> bound_;
     std::vector<SocketAddress> addresses_;
@@ -150,12 +153,17 @@ std::vector<std::string> RunningRelay::prepare() {
     auto engine = choose_engine(config_->engine);
     if (!engine) return {engine.error()};
     engine_ = std::move(*engine);
-    for (std::size_t index = 0; index < config_->listeners.size(); ++index)
+    for (std::size_t index = 0; index < config_->listeners.size(); ++index) {
         listener_sessions_.push_back(std::make_unique<Seat::Count>(0));
+        listener_wanted_.push_back(std::make_unique<Seat::Count>(0));
+    }
     if (auto errors = bind_all(worker_count); !errors.empty()) return errors;
 
     const std::uint32_t threads = has_crew(Crew::files) ? worker_count * 2 : worker_count;
-    const std::uint32_t possible = std::min(sessions_by_descriptors(threads), Token::slots_max - 1);
+    const bool datagrams_only = std::ranges::all_of(
+        bound_, [](const Bound& bound) { return bound.transport == Transport::datagram; });
+    const std::uint32_t possible =
+        std::min(sessions_by_descriptors(threads, datagrams_only), Token::slots_max - 1);
     sessions_max_ = config_->sessions_max > 0 ? std::min(config_->sessions_max, possible) : possible;
     if (config_->sessions_max > possible)
         spdlog::warn(
@@ -216,15 +224,18 @@ std::expected<void, std::string> RunningRelay::open_workers(const std::vector<in
         // Bound to CPUs only where there is exactly one worker for each: a smaller number is meant to move
         // about.
         const int cpu = worker_count == cpus.size() ? cpus[index] : -1;
-        if (auto opened = open_worker(Crew::sockets, index, cpu, pipe_budget); !opened) return opened;
+        if (auto opened = open_worker(Crew::sockets, index, worker_count, cpu, pipe_budget); !opened)
+            return opened;
     }
     for (std::uint32_t index = 0; files && index < worker_count; ++index)
-        if (auto opened = open_worker(Crew::files, index, -1, pipe_budget); !opened) return opened;
+        if (auto opened = open_worker(Crew::files, index, worker_count, -1, pipe_budget); !opened)
+            return opened;
     return {};
 }
 
 // The index-th worker of its crew.
-std::expected<void, std::string> RunningRelay::open_worker(Crew crew, std::uint32_t index, int cpu,
+std::expected<void, std::string> RunningRelay::open_worker(Crew crew, std::uint32_t index,
+                                                           std::uint32_t crew_size, int cpu,
                                                            std::size_t pipe_budget) {
     Worker::Plan plan;
     plan.index = workers_.size();
@@ -246,8 +257,9 @@ std::expected<void, std::string> RunningRelay::open_worker(Crew crew, std::uint3
         if (bound.transport != Transport::datagram)
             plan.listening.push_back(std::move(listening));
         else if (listening.socket.valid())  // a unix path has one reader
-            plan.datagrams.push_back(std::move(listening));
+            plan.datagrams.push_back({std::move(listening), listener_wanted_[bound.listener].get()});
     }
+    plan.workers = crew_size;
     plan.sessions_max = sessions_max_;
     plan.sessions = &sessions_;
     plan.pipe_budget = pipe_budget;

@@ -132,15 +132,15 @@ void Worker::run(std::promise<std::expected<void, std::string>> started) {
 void Worker::open_datagrams() {
     if (plan_.datagrams.empty()) return;
     std::vector<DatagramTable::Listening> listening;
-    for (Listening& each : plan_.datagrams) {
+    for (auto& each : plan_.datagrams) {
         Pool& pool = pools_[each.pool];
         const bool local = local_address_of(each.socket.get()).family() == AF_UNIX;
-        listening.push_back({std::move(each.socket), each.listener, &pool, each.sessions,
-                             config::socket_options(pool.settings().tcp), local});
+        listening.push_back({std::move(each.socket), each.listener, &pool, each.sessions, each.wanted,
+                             config::socket_options(pool.settings().tcp), local, each.port_offset});
     }
     datagrams_ = std::make_unique<DatagramTable>(
         DatagramServices{*reactor_, counters_, *plan_.records, plan_.index, services_->events,
-                         *plan_.sessions, plan_.sessions_max},
+                         *plan_.sessions, plan_.sessions_max, plan_.workers},
         std::move(listening));
     datagrams_->start(services_->now);
 }

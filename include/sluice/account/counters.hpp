@@ -34,6 +34,7 @@ enum class Loss : std::uint8_t {
     ended,       // it waited for the other side when its session ended
 };
 inline constexpr std::size_t losses_count = 8;
+const char* to_string(Loss loss) noexcept;
 
 // What one worker counts, on cache lines of its own.
 struct alignas(64) WorkerCounters {

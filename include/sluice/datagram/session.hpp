@@ -31,16 +31,18 @@ struct DatagramListener {
     const config::Listener* settings = nullptr;
     Pool* pool = nullptr;
     Seat::Count* sessions = nullptr;  // of the listener, over all workers
+    Seat::Count* wanted = nullptr;    // places that workers with less than their share ask the others for
     SocketOptions upstream_options;
-    std::uint32_t index = 0;       // in the worker
-    std::uint32_t idle_class = 0;  // deadline class of its sessions
-    bool local = false;            // unix: nothing is lost for want of room, messages wait instead
-    bool watched = false;          // a watch of its socket is outstanding
-    bool readable = false;         // as far as we know
-    std::uint32_t holding = 0;     // sessions that hold a message of its clients: until they are rid of it,
-                                   // nothing is read
-    std::uint16_t segment_max = DatagramSender::segment_unlimited;  // learned of the ways to its clients
-    List<DatagramSession, DatagramUseTag> by_use;                   // the least recently used one first
+    std::uint32_t index = 0;        // in the worker
+    std::uint32_t own = 0;          // sessions of this worker
+    std::uint32_t idle_class = 0;   // deadline class of its sessions
+    bool local = false;             // unix
+    std::uint16_t port_offset = 0;  // of its port in the range of ports
+    bool watched = false;           // a watch of its socket is outstanding
+    bool readable = false;          // as far as we know
+    std::uint32_t holding = 0;      // sessions that hold a message of its clients: until they are rid of it,
+                                    // nothing is read
+    List<DatagramSession, DatagramUseTag> by_use;  // the least recently used one first
 };
 
 // A message that its target had no room for.
@@ -61,14 +63,17 @@ struct DatagramSession : DeadlineNode<DatagramIdleTag>,
         : name(its_name), listener(&its_listener), started(now), used(now), seat(std::move(its_seat)) {}
 
     SlotName name;
-    bool closing = false;   // ended: only the last answer is awaited
-    bool watched = false;   // a watch of the upstream socket is outstanding
-    bool readable = false;  // as far as we know
-    bool indexed = false;   // its client's next datagram will find it
+    bool closing = false;         // ended: only the last answer is awaited
+    bool watched = false;         // a watch of the upstream socket is outstanding
+    bool readable = false;        // as far as we know
+    bool indexed = false;         // its client's next datagram will find it
+    bool upstream_local = false;  // unix
     Pool::Attempt attempt;
     int error = 0;  // the last errno of either side
     OwnedFd upstream;
-    std::uint16_t segment_max = DatagramSender::segment_unlimited;  // learned of the way to the upstream
+    // Learned of the ways to the upstream and to the client.
+    std::uint16_t upload_segment_max = DatagramSender::segment_unlimited;
+    std::uint16_t download_segment_max = DatagramSender::segment_unlimited;
 
     DatagramListener* listener;
     SocketAddress client;    // no address: a nameless unix one, who cannot be answered
@@ -87,6 +92,9 @@ struct DatagramSession : DeadlineNode<DatagramIdleTag>,
     HeldMessage upload_held;
     HeldMessage download_held;
     std::optional<Seat> seat;  // until it ends
+
+    // Both sides are unix sockets, whose users know that nothing is lost: what finds no room waits.
+    bool reliable() const noexcept { return listener->local && upstream_local; }
 };
 
 }  // namespace sluice

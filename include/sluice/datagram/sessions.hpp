@@ -28,6 +28,7 @@ struct DatagramServices {
     config::AccessEvents events;  // what is recorded
     Seat::Count& sessions;        // of the process
     std::uint32_t sessions_max;   // likewise
+    std::uint32_t workers;        // that share them
 };
 
 // Something that a flood could say with every datagram, and that the log hears once in ten seconds.
@@ -49,13 +50,26 @@ class DatagramSessions {
     // Throws std::bad_alloc. The listeners belong to the caller and outlive this.
     DatagramSessions(const DatagramServices& services, const Listeners& listeners);
 
-    // Whom the message belongs to; null: nobody yet.
-    DatagramSession* find(DatagramListener& listener, const DatagramMessage& message) noexcept;
+    static DatagramKey key_of(const DatagramListener& listener, const DatagramMessage& message) noexcept {
+        return {listener.index, message.sender, message.reached};
+    }
+    // Equal keys have equal hashes; others almost never.
+    std::uint64_t hash(const DatagramKey& key) const noexcept { return index_.hash(key); }
 
-    // A new session for the message's sender, its upstream socket connected and watched. Where there is no
+    // Whom such messages belong to; null: nobody yet.
+    DatagramSession* find(const DatagramKey& key, std::uint64_t hash) noexcept {
+        return index_.find(key, hash);
+    }
+
+    // A new session for this client, its upstream socket connected and watched. Where there is no
     // place, the least recently used one is ended for it. Null: then `why` says what becomes of the message.
-    DatagramSession* open(DatagramListener& listener, const DatagramMessage& message, Time now,
+    DatagramSession* open(DatagramListener& listener, const DatagramKey& key, std::uint64_t hash, Time now,
                           Loss& why) noexcept;
+
+    // Ends sessions that another worker wants the place of, if we have more than our share. Which worker
+    // serves a client is the kernel's choice: those whose clients came first must not keep all places for
+    // ever.
+    void give_way(DatagramListener& listener, Time now) noexcept;
 
     // A datagram came, either way.
     void used(DatagramSession& session, Time now) noexcept;
@@ -86,7 +100,8 @@ class DatagramSessions {
     // More places than seats: one that was ended keeps its place until the reactor has let go of its socket.
     static constexpr std::uint32_t places_in_passing = 4096;
 
-    bool dial(DatagramSession& session, End& failure) noexcept;
+    enum class Dialled : std::uint8_t { connected, pending, failed };
+    Dialled dial(DatagramSession& session, End& failure) noexcept;
     bool make_room(DatagramListener& listener, Time now) noexcept;
     DatagramSession* least_recently_used() noexcept;
     void record(const DatagramSession& session, SessionRecord::Event event, End end, Time now) noexcept;

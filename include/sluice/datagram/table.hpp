@@ -4,6 +4,7 @@
 #include "sluice/net/datagram_batch.hpp"
 #include "sluice/net/datagram_sender.hpp"
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -24,8 +25,10 @@ class DatagramTable {
         const config::Listener* settings;
         Pool* pool;
         Seat::Count* sessions;  // of the listener, over all workers
+        Seat::Count* wanted;    // likewise: DatagramListener::wanted
         SocketOptions upstream_options;
-        bool local;  // unix
+        bool local;                     // unix
+        std::uint16_t port_offset = 0;  // in the listener's range of ports
     };
 
     // Throws std::bad_alloc.
@@ -63,7 +66,10 @@ class DatagramTable {
 
     void read_clients(DatagramListener& listener, Time now) noexcept;
     void upload(DatagramListener& listener, std::span<const DatagramMessage> messages, Time now) noexcept;
-    std::size_t run_of_one_client(std::span<const DatagramMessage> messages) const noexcept;
+    void upload_run(DatagramListener& listener, std::span<const DatagramMessage> messages, std::uint64_t hash,
+                    Time now) noexcept;
+    void lose_truncated(DatagramListener& listener, const DatagramMessage& message, std::uint64_t hash,
+                        Time now) noexcept;
     std::size_t upload_of(DatagramSession& session, std::span<const DatagramMessage> messages,
                           Time now) noexcept;
     DatagramSender::Outcome send_upstream(DatagramSession& session,
@@ -89,6 +95,8 @@ class DatagramTable {
     DatagramSessions sessions_;
     DatagramBatch batch_;
     DatagramSender sender_;
+    std::array<std::uint64_t, DatagramBatch::messages_max> hashes_;  // of the batch's messages
+    std::array<DatagramMessage, DatagramBatch::messages_max> run_;   // those of one client, in order
     List<DatagramSession, DatagramRunTag> run_queue_;
     std::uint32_t retry_class_ = 0;
     Time resume_at_ = time_never;  // a listener that could not be watched or read is tried again then

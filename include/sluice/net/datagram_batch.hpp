@@ -41,7 +41,7 @@ struct DatagramMessage {
 // outlives the next receive().
 class DatagramBatch {
   public:
-    static constexpr std::size_t messages_max = 32;
+    static constexpr std::size_t messages_max = 64;
     // No UDP datagram is longer, and neither is what UDP_GRO puts together.
     static constexpr std::size_t udp_bytes_max = 65536;
 

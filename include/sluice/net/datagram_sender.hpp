@@ -68,6 +68,7 @@ class DatagramSender {
             std::array<std::byte, CMSG_SPACE(sizeof(in6_pktinfo)) + CMSG_SPACE(sizeof(std::uint16_t))> bytes;
     };
 
+    int submit(int fd, std::size_t first, std::size_t count) noexcept;
     std::size_t prepare(std::span<const DatagramMessage> messages, Cursor begin, const DatagramTarget& target,
                         std::uint16_t segment_max) noexcept;
     Entry take_one(std::span<const DatagramMessage> messages, Cursor begin) noexcept;

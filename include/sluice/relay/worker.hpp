@@ -41,8 +41,12 @@ class Worker {
         const config::Config* config = nullptr;  // outlives the worker
         OpenReactor open_reactor;
         std::vector<Listening> listening;
-        std::vector<Listening> datagrams;  // listeners of them
-        std::uint32_t sessions_max = 0;    // of the process
+        struct DatagramListening : Listening {
+            Seat::Count* wanted;  // of the listener: see DatagramListener
+        };
+        std::vector<DatagramListening> datagrams;
+        std::uint32_t workers = 1;
+        std::uint32_t sessions_max = 0;  // of the process
         Seat::Count* sessions = nullptr;
         std::size_t pipe_budget = 0;  // bytes
         Records* records = nullptr;
