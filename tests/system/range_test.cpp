@@ -1,6 +1,7 @@
 // Ranges of ports: each port of a listener's range to the same one of the backend's range, or all to one
 // port.
 
+#include "tests/support/datagrams.hpp"
 #include "tests/system/ends.hpp"
 
 #include <string>
@@ -58,6 +59,26 @@ ENGINE_TEST("a range may lead to one port") {
         Socket client = connect_to("127.0.0.1:" + std::to_string(front + offset));
         Socket upstream = backend.accept();
         CHECK(pass(upstream, client, "served") == "served");
+    }
+    relay.stop();
+}
+
+ENGINE_TEST("a range of UDP ports leads to the same places, and answers come from where they were asked") {
+    const std::uint16_t back = free_range();
+    std::vector<DatagramSocket> backends;
+    for (std::uint16_t offset = 0; offset < range_size; ++offset)
+        backends.emplace_back("127.0.0.1:" + std::to_string(back + offset));
+    const std::uint16_t front = free_range();
+    RelayProcess relay =
+        RelayProcess::forward("udp://" + range_at(front), {"udp://" + range_at(back)}, here.engine);
+    DatagramSocket client;
+    for (std::uint16_t offset = 0; offset < range_size; ++offset) {
+        const std::string address = "127.0.0.1:" + std::to_string(front + offset);
+        client.send_to(address, "question");
+        const Datagram question = backends[offset].expect();
+        CHECK(question.bytes == "question");
+        backends[offset].send_to(question.sender, "answer");
+        CHECK(client.expect().sender == address);
     }
     relay.stop();
 }
