@@ -44,6 +44,15 @@ ssize_t uninterrupted(Call call) noexcept {
     return result;
 }
 
+void close_all(const cmsghdr& rights) noexcept {
+    const std::size_t count = (rights.cmsg_len - CMSG_LEN(0)) / sizeof(int);
+    for (std::size_t index = 0; index < count; ++index) {
+        int fd = -1;
+        std::memcpy(&fd, CMSG_DATA(&rights) + index * sizeof(int), sizeof(fd));
+        ::close(fd);
+    }
+}
+
 constexpr unsigned splice_flags = SPLICE_F_MOVE | SPLICE_F_NONBLOCK;
 
 }  // namespace
@@ -60,13 +69,16 @@ Transfer receive(int source, std::span<std::byte> memory) noexcept {
     if (result == 0) return {Transfer::Outcome::ended};
     if (result < 0) return failed(errno);
     Transfer transfer{Transfer::Outcome::moved, static_cast<std::size_t>(result)};
-    // The only message that TCP sends here; unix sockets send none, as nothing was switched on for them.
     const cmsghdr* header = CMSG_FIRSTHDR(&message);
-    if (header != nullptr && header->cmsg_level == SOL_TCP && header->cmsg_type == TCP_CM_INQ) {
+    if (header == nullptr) return transfer;
+    // The only message that TCP sends here.
+    if (header->cmsg_level == SOL_TCP && header->cmsg_type == TCP_CM_INQ) {
         int left = 0;
         std::memcpy(&left, CMSG_DATA(header), sizeof(left));
         transfer.emptied = left == 0;
     }
+    // A unix peer may send descriptors without being asked; they are ours already, and not to be kept.
+    if (header->cmsg_level == SOL_SOCKET && header->cmsg_type == SCM_RIGHTS) close_all(*header);
     return transfer;
 }
 
@@ -87,7 +99,8 @@ Transfer read_file(int source, std::span<std::byte> memory) noexcept {
 
 Transfer write_file(int target, std::span<const std::byte> bytes) noexcept {
     const ssize_t result = uninterrupted([&] { return ::write(target, bytes.data(), bytes.size()); });
-    if (result < 0) return failed(errno);
+    // Nothing would tell when a file that takes nothing takes something.
+    if (result <= 0) return failed(result < 0 ? errno : EIO);
     return {Transfer::Outcome::moved, static_cast<std::size_t>(result)};
 }
 

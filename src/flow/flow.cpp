@@ -94,6 +94,11 @@ Transfer Flow::fill(Socket& source, Lane& lane, std::size_t bytes_max) noexcept 
     if (auto* message = std::get_if<MessageChannel>(&channel_)) return take_message(*message, source, lane);
     const bool by_pipe = path_ == Path::splice && splice_allowed_ && enter_pipe(lane);
     const Transfer transfer = by_pipe ? splice_from(source, lane, bytes_max) : copy_from(source, lane);
+    // Somebody cut the file short while it was read: that must not look like all of it. (All that was read
+    // has been taken, as only an empty channel is filled.)
+    if (transfer.outcome == Transfer::Outcome::ended && source.file == FileRole::served &&
+        bytes() < source.owed)
+        return {Transfer::Outcome::broken, 0, ENODATA};
     if (transfer.outcome == Transfer::Outcome::moved) choose_path(transfer.bytes);
     return transfer;
 }
@@ -111,6 +116,13 @@ Transfer Flow::copy_from(Socket& source, Lane& lane) noexcept {
 }
 
 Transfer Flow::take_message(MessageChannel& message, Socket& source, Lane& lane) noexcept {
+    ++lane.system_calls;
+    const Transfer first = message.fill(source.fd.get(), lane.scratch);
+    // The kernel tells the error of a seqpacket socket before the messages that came ahead of it (once), and
+    // of a stream after them. Noted, so that the end that follows them does not pass for a FIN.
+    if (first.outcome != Transfer::Outcome::broken || first.error == EMSGSIZE || source.error != 0)
+        return first;
+    source.error = first.error;
     ++lane.system_calls;
     return message.fill(source.fd.get(), lane.scratch);
 }
@@ -149,12 +161,18 @@ Transfer Flow::drain(Socket& target, Lane& lane) noexcept {
         // A target that changed its mind with more in the pipe than can be copied on: its session is lost.
         if (transfer.outcome == Transfer::Outcome::unsuitable && splice_proven_)
             return {Transfer::Outcome::broken, 0, EINVAL};
+        // Nothing would tell when a file that takes nothing takes something.
+        if (transfer.outcome == Transfer::Outcome::blocked && target.file != FileRole::none)
+            return {Transfer::Outcome::broken, 0, EIO};
         return transfer;
     }
     if (auto* message = std::get_if<MessageChannel>(&channel_)) {
         const Transfer transfer = message->drain(target.fd.get());
         bytes_copied_ += transfer.bytes;
-        if (message->empty()) message->clear(lane.blocks);
+        if (message->empty()) {
+            message->clear(lane.blocks);
+            if (transfer.bytes == 0) ++empty_messages_;
+        }
         return transfer;
     }
     auto& copy = std::get<CopyChannel>(channel_);

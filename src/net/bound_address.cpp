@@ -75,11 +75,9 @@ std::string explain(const SocketAddress& address, const SystemError& error) {
 
 // A process that was killed a moment ago may still hold the address: io_uring lets its listening sockets go
 // some milliseconds after the process. Such a holder is nobody in /proc any more, and worth waiting for.
-constexpr Nanoseconds departure_max = std::chrono::milliseconds(500);
-
+//
 // 0, or why the address cannot be had.
-int probe_patiently(const SocketAddress& address, int type) {
-    const Time deadline = Clock::now() + departure_max;
+int probe_patiently(const SocketAddress& address, int type, Time deadline) {
     while (true) {
         const int error = probe_listening_address(address, type);
         if (error != EADDRINUSE || Clock::now() >= deadline || find_holder(address)) return error;
@@ -87,8 +85,7 @@ int probe_patiently(const SocketAddress& address, int type) {
     }
 }
 
-int probe_datagrams_patiently(const SocketAddress& address) {
-    const Time deadline = Clock::now() + departure_max;
+int probe_datagrams_patiently(const SocketAddress& address, Time deadline) {
     while (true) {
         const int error = probe_datagram_address(address);
         if (error != EADDRINUSE || Clock::now() >= deadline || find_datagram_holder(address)) return error;
@@ -107,13 +104,14 @@ int type_of(const Endpoint& endpoint) {
 }
 
 // Makes room at a unix path: nothing there, or the socket of somebody who is gone.
-std::expected<void, std::string> clear_path(const std::string& path, const SocketAddress& address, int type) {
+std::expected<void, std::string> clear_path(const std::string& path, const SocketAddress& address, int type,
+                                            Time deadline) {
     struct stat found{};
     if (::lstat(path.c_str(), &found) != 0) return {};  // bind will say what is wrong, if anything is
     if (!S_ISSOCK(found.st_mode))
         return std::unexpected(fmt::format(
             "unix:{}: there is a file that is no socket; move it away or choose another path", path));
-    if (const int error = probe_patiently(address, type); error != 0)
+    if (const int error = probe_patiently(address, type, deadline); error != 0)
         return std::unexpected(explain(address, {"connect", error}));
     if (::unlink(path.c_str()) != 0)
         return std::unexpected(
@@ -123,22 +121,23 @@ std::expected<void, std::string> clear_path(const std::string& path, const Socke
 
 }  // namespace
 
-std::expected<void, std::string> BoundAddress::make_room(const Endpoint& endpoint) {
+std::expected<void, std::string> BoundAddress::make_room(const Endpoint& endpoint, Time deadline) {
     const auto wanted = address_of(endpoint);
     if (!wanted)
         return std::unexpected(fmt::format("{}: not an address of this machine", to_string(endpoint)));
     const int type = type_of(endpoint);
-    if (endpoint.is_unix() && !endpoint.is_abstract()) return clear_path(endpoint.path, *wanted, type);
+    if (endpoint.is_unix() && !endpoint.is_abstract())
+        return clear_path(endpoint.path, *wanted, type, deadline);
     if (type == SOCK_DGRAM) {
         if (wanted->family() == AF_UNIX) return {};  // bind says it
-        const int error = probe_datagrams_patiently(*wanted);
+        const int error = probe_datagrams_patiently(*wanted, deadline);
         if (error == EADDRINUSE)
             return std::unexpected(fmt::format("udp://{} is in use by {}; stop it or choose another address",
                                                to_string(*wanted), describe_datagram_holder(*wanted)));
         if (error != 0) return std::unexpected(explain(*wanted, {"bind", error}));
         return {};
     }
-    if (const int error = probe_patiently(*wanted, type); error != 0)
+    if (const int error = probe_patiently(*wanted, type, deadline); error != 0)
         return std::unexpected(explain(*wanted, {"bind", error}));
     return {};
 }

@@ -25,6 +25,9 @@ const char* apply(int fd, int family, const SocketOptions& options) noexcept {
     if (options.send_buffer > 0 && !set(fd, SOL_SOCKET, SO_SNDBUF, options.send_buffer)) return "SO_SNDBUF";
     if (!keep_urgent_bytes_in_place(fd)) return "SO_OOBINLINE";
     if (family == AF_UNIX) return nullptr;
+    // Listeners: a restart need not wait for the old connections' TIME_WAIT. Dials: nor does a listener on a
+    // port that one of them once had, which matters where it lies among the ephemeral ones.
+    if (!set(fd, SOL_SOCKET, SO_REUSEADDR, 1)) return "SO_REUSEADDR";
     // Every receive tells how much is left: see Transfer::emptied.
     if (!set(fd, IPPROTO_TCP, TCP_INQ, 1)) return "TCP_INQ";
     if (options.nodelay && !set(fd, IPPROTO_TCP, TCP_NODELAY, 1)) return "TCP_NODELAY";
@@ -57,8 +60,6 @@ std::expected<OwnedFd, SystemError> open_socket(const SocketAddress& address, in
     if (!fd.valid()) return std::unexpected(SystemError{"socket", errno});
     if (const char* refused = apply(fd.get(), address.family(), options))
         return std::unexpected(SystemError{refused, errno});
-    if (type == SOCK_SEQPACKET && !tell_messages_from_the_end(fd.get()))
-        return std::unexpected(SystemError{"SO_TIMESTAMP", errno});
     return fd;
 }
 
@@ -66,7 +67,13 @@ bool keep_urgent_bytes_in_place(int fd) noexcept {
     return set(fd, SOL_SOCKET, SO_OOBINLINE, 1);
 }
 
-bool tell_messages_from_the_end(int fd) noexcept {
+bool prepare_for_messages(int fd, std::size_t message_bytes_max) noexcept {
+    // Never smaller than it is: the system's default lets most messages pass.
+    int size = 0;
+    socklen_t length = sizeof(size);
+    ::getsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, &length);
+    const int wanted = static_cast<int>(message_bytes_max);
+    if (size < 2 * wanted) set(fd, SOL_SOCKET, SO_SNDBUF, wanted);
     return set(fd, SOL_SOCKET, SO_TIMESTAMP, 1);
 }
 
@@ -123,9 +130,6 @@ std::expected<OwnedFd, SystemError> open_listening_socket(const SocketAddress& a
     if (!fd) return fd;
     const int number = fd->get();
     if (address.family() != AF_UNIX) {
-        // REUSEADDR: a restart need not wait for the old connections' TIME_WAIT.
-        if (!set(number, SOL_SOCKET, SO_REUSEADDR, 1))
-            return std::unexpected(SystemError{"SO_REUSEADDR", errno});
         if (!set(number, SOL_SOCKET, SO_REUSEPORT, 1))
             return std::unexpected(SystemError{"SO_REUSEPORT", errno});
         if (options.fastopen)

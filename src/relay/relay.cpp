@@ -96,7 +96,7 @@ class RunningRelay final : public Relay {
 
     const char* engine() const noexcept override { return engine_.uring ? "io_uring" : "epoll"; }
     const std::string& engine_reason() const noexcept override { return engine_.reason; }
-    std::uint32_t workers() const noexcept override { return static_cast<std::uint32_t>(workers_.size()); }
+    std::uint32_t workers() const noexcept override { return crew_size_; }
     std::uint32_t sessions_max() const noexcept override { return sessions_max_; }
     const std::vector<SocketAddress>& addresses() const noexcept override { return addresses_; }
     RelayCounters counters() const noexcept override;
@@ -119,8 +119,8 @@ class RunningRelay final : public Relay {
     std::vector<std::string> bind_all(std::uint32_t worker_count);
     std::vector<Wanted> wanted_addresses(std::vector<std::string>& errors) const;
     std::expected<void, std::string> open_workers(const std::vector<int>& cpus, std::uint32_t worker_count);
-    std::expected<void, std::string> open_worker(Crew crew, std::uint32_t index, std::uint32_t crew_size,
-                                                 int cpu, std::size_t pipe_budget);
+    std::expected<void, std::string> open_worker(Crew crew, std::uint32_t index, int cpu,
+                                                 std::size_t pipe_budget);
     std::size_t pool_index(const std::string& name) const;
     Crew crew_of(const config::Listener& listener) const;
     bool has_crew(Crew crew) const;
@@ -130,6 +130,7 @@ class RunningRelay final : public Relay {
     // In the order in which they are needed: what comes later is gone first.
     std::shared_ptr<const config::Config> config_;
     std::uint32_t sessions_max_ = 0;
+    std::uint32_t crew_size_ = 0;  // workers of each crew
     ChosenEngine engine_{};
     alignas(64) Seat::Count sessions_{0};
     std::vector<std::unique_ptr<Seat::Count>> listener_sessions_;
@@ -150,6 +151,7 @@ std::vector<std::string> RunningRelay::prepare() {
     const std::vector<int> cpus = allowed_cpus();
     const auto worker_count =
         config_->workers > 0 ? config_->workers : static_cast<std::uint32_t>(cpus.size());
+    crew_size_ = worker_count;
     auto engine = choose_engine(config_->engine);
     if (!engine) return {engine.error()};
     engine_ = std::move(*engine);
@@ -159,7 +161,8 @@ std::vector<std::string> RunningRelay::prepare() {
     }
     if (auto errors = bind_all(worker_count); !errors.empty()) return errors;
 
-    const std::uint32_t threads = has_crew(Crew::files) ? worker_count * 2 : worker_count;
+    const std::uint32_t threads =
+        has_crew(Crew::files) && has_crew(Crew::sockets) ? worker_count * 2 : worker_count;
     const bool datagrams_only = std::ranges::all_of(
         bound_, [](const Bound& bound) { return bound.transport == Transport::datagram; });
     const std::uint32_t possible =
@@ -177,7 +180,15 @@ std::vector<std::string> RunningRelay::prepare() {
 
 std::vector<std::string> RunningRelay::bind_all(std::uint32_t worker_count) {
     std::vector<std::string> errors;
-    const std::vector<Wanted> wanted = wanted_addresses(errors);
+    std::vector<Wanted> wanted = wanted_addresses(errors);
+    if (!errors.empty()) return errors;
+    rlimit limit{};
+    if (::getrlimit(RLIMIT_NOFILE, &limit) == 0 &&
+        wanted.size() * worker_count + descriptors_open() >= limit.rlim_cur)
+        return {fmt::format(
+            "{} addresses for {} workers need {} descriptors, but the limit of open files is {}; raise "
+            "it (ulimit -n, LimitNOFILE=)",
+            wanted.size(), worker_count, wanted.size() * worker_count, limit.rlim_cur)};
     for (const Wanted& each : wanted) {
         const config::Listener& listener = config_->listeners[each.listener];
         auto bound = BoundAddress::open(each.endpoint, config::socket_options(listener.tcp), worker_count);
@@ -194,6 +205,7 @@ std::vector<std::string> RunningRelay::bind_all(std::uint32_t worker_count) {
 
 // Every address that is to be bound, a range by its ports; those for which there is room.
 std::vector<RunningRelay::Wanted> RunningRelay::wanted_addresses(std::vector<std::string>& errors) const {
+    const Time deadline = Clock::now() + BoundAddress::departure_max;
     std::vector<Wanted> wanted;
     for (std::size_t index = 0; index < config_->listeners.size(); ++index) {
         for (const Endpoint& bind : config_->listeners[index].bind) {
@@ -201,10 +213,12 @@ std::vector<RunningRelay::Wanted> RunningRelay::wanted_addresses(std::vector<std
                 Endpoint one = bind;
                 one.port = static_cast<std::uint16_t>(bind.port + offset);
                 one.port_last = 0;
-                if (auto room = BoundAddress::make_room(one); !room) {
+                if (auto room = BoundAddress::make_room(one, deadline); !room) {
                     errors.push_back(
                         fmt::format("listener {}: {}", config_->listeners[index].name, room.error()));
-                    if (errors.size() == bind_errors_max) return wanted;
+                    if (errors.size() < bind_errors_max) continue;
+                    errors.emplace_back("perhaps more addresses are in use: the rest was not tried");
+                    return wanted;
                 } else {
                     wanted.push_back({index, static_cast<std::uint16_t>(offset), std::move(one)});
                 }
@@ -217,25 +231,23 @@ std::vector<RunningRelay::Wanted> RunningRelay::wanted_addresses(std::vector<std
 std::expected<void, std::string> RunningRelay::open_workers(const std::vector<int>& cpus,
                                                             std::uint32_t worker_count) {
     const bool files = has_crew(Crew::files);
+    const bool sockets = has_crew(Crew::sockets);
     // The budget is of the process; a worker that needs more than its share copies.
     const std::size_t pipe_budget =
-        PipeBudget::of_this_system().bytes / (files ? worker_count * 2 : worker_count);
-    for (std::uint32_t index = 0; index < worker_count; ++index) {
+        PipeBudget::of_this_system().bytes / (files && sockets ? worker_count * 2 : worker_count);
+    for (std::uint32_t index = 0; sockets && index < worker_count; ++index) {
         // Bound to CPUs only where there is exactly one worker for each: a smaller number is meant to move
         // about.
         const int cpu = worker_count == cpus.size() ? cpus[index] : -1;
-        if (auto opened = open_worker(Crew::sockets, index, worker_count, cpu, pipe_budget); !opened)
-            return opened;
+        if (auto opened = open_worker(Crew::sockets, index, cpu, pipe_budget); !opened) return opened;
     }
     for (std::uint32_t index = 0; files && index < worker_count; ++index)
-        if (auto opened = open_worker(Crew::files, index, worker_count, -1, pipe_budget); !opened)
-            return opened;
+        if (auto opened = open_worker(Crew::files, index, -1, pipe_budget); !opened) return opened;
     return {};
 }
 
 // The index-th worker of its crew.
-std::expected<void, std::string> RunningRelay::open_worker(Crew crew, std::uint32_t index,
-                                                           std::uint32_t crew_size, int cpu,
+std::expected<void, std::string> RunningRelay::open_worker(Crew crew, std::uint32_t index, int cpu,
                                                            std::size_t pipe_budget) {
     Worker::Plan plan;
     plan.index = workers_.size();
@@ -259,7 +271,7 @@ std::expected<void, std::string> RunningRelay::open_worker(Crew crew, std::uint3
         else if (listening.socket.valid())  // a unix path has one reader
             plan.datagrams.push_back({std::move(listening), listener_wanted_[bound.listener].get()});
     }
-    plan.workers = crew_size;
+    plan.workers = crew_size_;
     plan.sessions_max = sessions_max_;
     plan.sessions = &sessions_;
     plan.pipe_budget = pipe_budget;

@@ -83,6 +83,7 @@ void Worker::run(std::promise<std::expected<void, std::string>> started) {
                                  .ages = {},
                                  .run_queue = {},
                                  .awaiting = {},
+                                 .awaiting_file = {},
                                  .counters = counters_,
                                  .records = *plan_.records,
                                  .worker = plan_.index,

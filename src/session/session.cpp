@@ -45,7 +45,7 @@ Session::Session(SlotName name, OwnedFd client, const SessionKind& kind, Seat se
     client_.stream_of_tcp = family != AF_UNIX;
     // TCP sockets have it from their listener; unix sockets do not inherit it.
     if (!client_.stream_of_tcp) keep_urgent_bytes_in_place(client_.fd.get());
-    if (kind.socket_type == SOCK_SEQPACKET) tell_messages_from_the_end(client_.fd.get());
+    if (kind.socket_type == SOCK_SEQPACKET) prepare_for_messages(client_.fd.get(), message_bytes_max);
     attempt_.port_offset = kind.port_offset;
 }
 
@@ -86,6 +86,7 @@ void Session::answer(Question question, const Completion& completion, Services& 
 }
 
 void Session::run(Services& services) noexcept {
+    if (state_ == SessionState::redialing) return dial_again(services);
     if (state_ == SessionState::relaying) relay(services);
     if (state_ == SessionState::flushing) flush(services);
 }
@@ -96,12 +97,28 @@ void Session::patience_over(Services& services) noexcept {
         case SessionState::dialing: return abort_dial(End::connect_timeout, ETIMEDOUT, services);
         case SessionState::redialing: return dial_again(services);
         case SessionState::relaying:
+            if (slow_reader_moves(services)) return;
             return close(
                 half_closed_ && !kind_->idle_when_half_closed ? End::half_closed_timeout : End::idle_timeout,
                 services);
         case SessionState::flushing: return flush(services);
         case SessionState::closing: return;
     }
+}
+
+// Half-closed, with nothing left to do for us, because the last bytes lie in the kernel for a reader that is
+// slow: as long as it takes some in each such time, it is none that has gone away.
+bool Session::slow_reader_moves(Services& services) noexcept {
+    if (!half_closed_) return false;
+    const bool down = download_.state() == FlowState::finished;
+    const Socket& reader = down ? client_ : upstream_;
+    const std::size_t underway = reader.stream_of_tcp ? unacknowledged(reader.fd.get()) : 0;
+    const std::uint64_t sent = down ? download_.bytes() : upload_.bytes();
+    const std::uint64_t delivered = sent - std::min<std::uint64_t>(sent, underway);
+    if (underway == 0 || delivered <= flush_delivered_) return false;
+    flush_delivered_ = delivered;
+    services.patience.start(*this, kind_->half_closed, services.now);
+    return true;
 }
 
 void Session::address_news(Services& services) noexcept {
@@ -156,6 +173,7 @@ Session::Dialled Session::dial_target(const SocketAddress& target, Services& ser
         return Dialled::failed;
     }
     upstream_.fd = std::move(*fd);
+    if (kind_->socket_type == SOCK_SEQPACKET) prepare_for_messages(upstream_.fd.get(), message_bytes_max);
     upstream_.stream_of_tcp = target.family() != AF_UNIX;
     return dial_upstream(target, services);
 }
@@ -173,24 +191,57 @@ Session::Dialled Session::open_upstream_file(const Endpoint& file, Services& ser
         if (!fd) return failed(fd.error().number);
         upstream_.fd = std::move(*fd);
         upstream_.file = file.is_sink() ? FileRole::taking : FileRole::served;
+        if (!file.is_sink()) upstream_.owed = size_of_file(upstream_.fd.get());
         // As long as a session may be idle: nothing is wrong, it is another one's turn.
         const Milliseconds idle = kind_->listener->timeouts.idle;
         give_up_at_ = idle > Milliseconds(0) ? services.now + idle : time_never;
+    }
+    // It has nothing to write yet: a silent client keeps no file from the others.
+    if (upstream_.file == FileRole::taking && !client_.readable) {
+        state_ = SessionState::redialing;
+        services.patience.start(*this, kind_->idle, services.now);
+        return Dialled::under_way;
     }
     if (upstream_.file == FileRole::taking) {
         const int error = claim_file(upstream_.fd.get());
         if (error == EWOULDBLOCK) {
             state_ = SessionState::redialing;
-            services.patience.start(*this, services.flush_class, services.now);
+            if (!ListNode<AwaitTag>::linked()) services.awaiting_file.push_back(*this);
+            // A session of this worker passes the file on; only of the others nothing tells. Many who look
+            // often are a busy worker.
+            const bool first = &services.awaiting_file.front() == this;
+            services.patience.start(*this, first ? services.flush_class : services.flush_stalled_class,
+                                    services.now);
             return Dialled::under_way;
         }
         if (error != 0) return failed(error);
+        // While it waited (or between open and flock), somebody may have put another file there: what is
+        // written to the old one would be lost.
+        if (!still_named(upstream_.fd.get(), file)) {
+            upstream_ = Socket();
+            state_ = SessionState::redialing;
+            services.patience.start(*this, services.flush_class, services.now);
+            return Dialled::under_way;
+        }
+        ListNode<AwaitTag>::unlink();
     }
     // Nothing ever tells of a file: it is always ready. One that takes says nothing until it has taken all.
     upstream_.writable = true;
     upstream_.readable = upstream_.file == FileRole::served;
     connected(services);
     return Dialled::under_way;
+}
+
+bool Session::shares_file_with(const Session& other) const noexcept {
+    return kind_->pool == other.kind_->pool && attempt_.backend == other.attempt_.backend;
+}
+
+// The file is the next one's, who need not find out by looking again.
+void Session::pass_on_file(Services& services) noexcept {
+    release_file(upstream_.fd.get());
+    Session* next =
+        services.awaiting_file.find([this](const Session& each) { return each.shares_file_with(*this); });
+    if (next != nullptr && !next->ListNode<RunTag>::linked()) services.run_queue.push_back(*next);
 }
 
 // REQUIRES: the upstream socket is new, or was found busy
@@ -242,8 +293,10 @@ Session::Dialled Session::starve(int error, Services& services) noexcept {
 void Session::dial_again(Services& services) noexcept {
     const bool busy = upstream_.fd.valid();
     const bool of_file = upstream_.file != FileRole::none;
-    if (busy && services.now >= give_up_at_)
-        return abort_dial(of_file ? End::file_failed : End::connect_timeout, EAGAIN, services);
+    if (busy && services.now >= give_up_at_) {
+        if (of_file) return close(End::idle_timeout, services);
+        return abort_dial(End::connect_timeout, EAGAIN, services);
+    }
     // One has found out already in this turn that there is still none, and one has given up what it had.
     if (!busy && services.starved && services.shed_at == services.now && services.now < give_up_at_)
         return services.patience.start(*this, services.flush_class, services.now);
@@ -317,7 +370,11 @@ void Session::client_changed(Services& services) noexcept {
         case SessionState::awaiting_address:
         case SessionState::redialing:
             // A FIN may wait in the socket like any byte: half-closing early is normal life. A reset may not.
-            if (client_.error == 0) return;
+            if (client_.error == 0) {
+                const bool has_news = upstream_.file == FileRole::taking && client_.readable;
+                if (has_news && !ListNode<AwaitTag>::linked()) dial_again(services);
+                return;
+            }
             error_ = client_.error;
             return close(unanswered(error_) ? End::client_lost : End::client_reset, services);
         case SessionState::relaying: return relay(services);
@@ -347,7 +404,7 @@ void Session::upstream_changed(Services& services) noexcept {
 // --- relaying ---
 
 void Session::relay(Services& services) noexcept {
-    const std::uint64_t bytes_before = upload_.bytes() + download_.bytes();
+    const std::uint64_t progress_before = upload_.progress() + download_.progress();
     const Flow::Progress uploaded = upload_.advance(client_, upstream_, services.lane, turn_bytes);
     note_half_close(services);
     // A file that has taken everything says so.
@@ -359,7 +416,8 @@ void Session::relay(Services& services) noexcept {
     if (client_.error != 0 || upstream_.error != 0) return break_off(services);
     if (upload_.done() && download_.done()) return close_done(services);
 
-    if (upload_.bytes() + download_.bytes() != bytes_before) services.patience.touch(*this, services.now);
+    if (upload_.progress() + download_.progress() != progress_before)
+        services.patience.touch(*this, services.now);
     if ((uploaded == Flow::Progress::spent || downloaded == Flow::Progress::spent) &&
         !ListNode<RunTag>::linked())
         services.run_queue.push_back(*this);
@@ -374,6 +432,11 @@ void Session::note_half_close(Services& services) noexcept {
     half_closed_ = true;
     end_ = by_client ? End::client_fin : End::upstream_fin;
     services.patience.start(*this, kind_->half_closed, services.now);
+    // From now on what the reader has taken of it counts.
+    const Socket& reader = by_client ? upstream_ : client_;
+    const std::uint64_t sent = by_client ? upload_.bytes() : download_.bytes();
+    flush_delivered_ =
+        sent - std::min<std::uint64_t>(sent, reader.stream_of_tcp ? unacknowledged(reader.fd.get()) : 0);
 }
 
 // Both flows are over, and no socket broke. A flow can still be broken: its unix target had stopped reading.
@@ -389,7 +452,7 @@ void Session::break_off(Services& services) noexcept {
     // Our own want of memory, or a socket that no longer takes splices with more in the pipe than can be
     // copied on: nobody is gone, but bytes are, and both sides must see it.
     for (const int error : {client_.error, upstream_.error}) {
-        if (error != ENOMEM && error != EINVAL && error != EMSGSIZE) continue;
+        if (error != ENOMEM && error != ENOBUFS && error != EINVAL && error != EMSGSIZE) continue;
         error_ = error;
         return close(error == EMSGSIZE ? End::oversized : End::exhausted, services);
     }
@@ -403,6 +466,7 @@ void Session::break_off(Services& services) noexcept {
         end_ = unanswered(error_) ? End::upstream_lost : End::upstream_reset;
     state_ = SessionState::flushing;
     give_up_at_ = services.now + flush_max;
+    flush_delivered_ = 0;
     Socket& broken = client_broke ? client_ : upstream_;
     // Its event may not have come yet: a send may have been the first to know.
     broken.readable = true;
@@ -450,6 +514,7 @@ void Session::close(End reason, Services& services) noexcept {
     services.ages.stop(*this);
     ListNode<RunTag>::unlink();
     ListNode<AwaitTag>::unlink();
+    if (upstream_.file == FileRole::taking) pass_on_file(services);
     upload_.abandon(services.lane);
     download_.abandon(services.lane);
     // What did not end in good order must not look as if it had. On a connection that is dead already it is

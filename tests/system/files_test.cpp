@@ -233,6 +233,54 @@ ENGINE_TEST("sessions take turns at a file, and one that waits for its turn may 
     files.relay.stop();
 }
 
+ENGINE_TEST("a file that is cut short while it is served does not look whole") {
+    const TemporaryFolder folder;
+    const std::string path = folder.write("data", pattern(64 * 1024 * 1024, 8));
+    FileRelay files(here, path);
+    Socket client = connect_to(files.address, {.receive = 64 * 1024, .send = 0});
+    REQUIRE(client.receive_some(1000).size() > 0);
+    std::filesystem::resize_file(path, 16 * 1024 * 1024);
+    CHECK(client.receive_to_end().ending == Ending::reset);
+    CHECK(files.relay.access_log(1).back().end == "file_failed");
+    files.relay.stop();
+}
+
+ENGINE_TEST("who waited for a file that was replaced meanwhile writes to the new one") {
+    const TemporaryFolder folder;
+    const std::string path = folder.file("taken");
+    FileRelay files(here, path + "?create");
+    Socket first = connect_to(files.address);
+    first.send_all("first");
+    REQUIRE(wait_until([&] { return read_file(path) == "first"; }));
+    Socket second = connect_to(files.address);
+    second.send_all("second");
+    CHECK(second.silent());
+    std::filesystem::rename(path, folder.file("taken.1"));
+    folder.write("taken", "new ");
+    first.close();
+    CHECK(wait_until([&] { return read_file(path) == "new second"; }));
+    CHECK(read_file(folder.file("taken.1")) == "first");
+    second.close();
+    files.relay.access_log(2);
+    files.relay.stop();
+}
+
+ENGINE_TEST("a client that says nothing keeps a file from nobody") {
+    const TemporaryFolder folder;
+    FileRelay files(here, folder.file("taken") + "?create");
+    Socket silent = connect_to(files.address);
+    CHECK(silent.silent());
+    Socket talker = connect_to(files.address);
+    talker.send_all("served");
+    talker.shutdown_write();
+    CHECK(talker.receive_to_end().ending == Ending::fin);
+    silent.send_all(" later");
+    silent.shutdown_write();
+    CHECK(silent.receive_to_end().ending == Ending::fin);
+    CHECK(read_file(folder.file("taken")) == "served later");
+    files.relay.stop();
+}
+
 // Nobody ends before strace does: the lines about ends are written, too.
 ENGINE_TEST("between files and clients bytes move by splice alone") {
     if (!program_available("strace")) SLUICE_SKIP("there is no strace");

@@ -137,5 +137,41 @@ RELAY_TEST("a message that is too long ends its session as oversized, and is not
     relay.stop();
 }
 
+RELAY_TEST("messages that came before a peer closed with something unread all arrive") {
+    const TemporaryFolder folder;
+    RelayWithBackend relay(here, seqpacket_layout(folder, false));
+    constexpr std::size_t sessions = 40;
+    for (std::size_t session = 0; session < sessions; ++session) {
+        Ends ends = timed_session(relay);
+        send_message(ends.far, "never read");
+        REQUIRE(readable(ends.near));
+        constexpr int count = 20;
+        for (int number = 0; number < count; ++number) send_message(ends.near, std::to_string(number));
+        ends.near.close();
+        int arrived = 0;
+        while (const auto message = receive_message(ends.far)) CHECK(*message == std::to_string(arrived++));
+        CHECK(arrived == count);
+    }
+    for (const AccessLine& line : relay.access_log(sessions)) CHECK(line.end == relay.near_end("reset"));
+    relay.stop();
+}
+
+ENGINE_TEST("a session of empty messages is not idle") {
+    const TemporaryFolder folder;
+    RelayLayout layout = seqpacket_layout(folder, false);
+    layout.settings = "timeouts: {idle: 1s}\n";
+    RelayWithBackend relay(here, layout);
+    Ends ends = timed_session(relay);
+    for (int round = 0; round < 20; ++round) {
+        send_message(ends.near, "");
+        CHECK(receive_message(ends.far) == "");
+        std::this_thread::sleep_for(glance);
+    }
+    ends.near.close();
+    ends.far.close();
+    CHECK(relay.access_log(1).back().end == "client_fin");
+    relay.stop();
+}
+
 }  // namespace
 }  // namespace sluice::test

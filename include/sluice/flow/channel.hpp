@@ -44,7 +44,7 @@ Transfer send(int target, std::span<const std::byte> bytes) noexcept;
 Transfer read_file(int source, std::span<std::byte> memory) noexcept;
 Transfer write_file(int target, std::span<const std::byte> bytes) noexcept;
 // One message of a socket that keeps their boundaries. An empty one is `moved` with 0 bytes; one that is
-// longer than the memory is `broken` with EMSGSIZE, and lost. REQUIRES: tell_messages_from_the_end(source)
+// longer than the memory is `broken` with EMSGSIZE, and lost. REQUIRES: prepare_for_messages(source)
 Transfer receive_message(int source, std::span<std::byte> memory) noexcept;
 // A message as a whole. EMSGSIZE: longer than the target's send buffer lets any message be.
 Transfer send_message(int target, std::span<const std::byte> message) noexcept;

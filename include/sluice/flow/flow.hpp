@@ -31,6 +31,8 @@ struct Socket {
     // (EPIPE says the same, but the kernel answers a reset that comes after both FINs with ECONNRESET.)
     bool fin_came = false;
     FileRole file = FileRole::none;
+    // Of a file that is served: its size when it was opened, which is owed at least.
+    std::uint64_t owed = 0;
     // The errno of its broken connection, 0 while whole. Kept here because the kernel tells it only once:
     // a send that was answered ECONNRESET makes the next recv answer 0, which must not pass for a FIN. EPIPE
     // as the first error (of a socket; SpliceChannel::drain() never says it) does speak of a FIN: the reset
@@ -94,6 +96,8 @@ class Flow {
     std::uint64_t bytes_spliced() const noexcept { return bytes_spliced_; }
     std::uint64_t bytes_copied() const noexcept { return bytes_copied_; }
     std::uint64_t bytes() const noexcept { return bytes_spliced_ + bytes_copied_; }
+    // Grows with all that the target took, be it an empty message.
+    std::uint64_t progress() const noexcept { return bytes() + empty_messages_; }
 
   private:
     enum class Path : std::uint8_t { copy, splice };
@@ -114,6 +118,7 @@ class Flow {
     std::variant<CopyChannel, SpliceChannel, MessageChannel> channel_;
     std::uint64_t bytes_spliced_ = 0;
     std::uint64_t bytes_copied_ = 0;
+    std::uint32_t empty_messages_ = 0;
     FlowState state_ = FlowState::open;
     Path path_ = Path::copy;  // the one to fill by next time
     bool splice_allowed_ = false;

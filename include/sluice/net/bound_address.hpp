@@ -1,5 +1,6 @@
 #pragma once
 
+#include "sluice/base/clock.hpp"
 #include "sluice/net/address.hpp"
 #include "sluice/net/endpoint.hpp"
 #include "sluice/net/owned_fd.hpp"
@@ -24,7 +25,10 @@ class BoundAddress {
     // `127.0.0.1:80`): whether this one is free. Takes over a unix path whose owner is gone; refuses one
     // where somebody listens, and any other kind of file. The error is a sentence: the address, what is wrong
     // with it, who holds it, what to do.
-    static std::expected<void, std::string> make_room(const Endpoint& endpoint);
+    static std::expected<void, std::string> make_room(const Endpoint& endpoint, Time deadline);
+
+    // How long it is worth waiting, for all addresses together.
+    static constexpr Nanoseconds departure_max = std::chrono::milliseconds(500);
 
     // REQUIRES: the endpoint is no file, and one port; there is room for it. The error is of the same kind.
     static std::expected<BoundAddress, std::string> open(const Endpoint& endpoint,

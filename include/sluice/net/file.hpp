@@ -4,6 +4,7 @@
 #include "sluice/net/owned_fd.hpp"
 #include "sluice/net/socket.hpp"
 
+#include <cstdint>
 #include <expected>
 
 namespace sluice {
@@ -17,5 +18,13 @@ std::expected<OwnedFd, SystemError> open_file(const Endpoint& endpoint) noexcept
 // what follows at its end. 0; EWOULDBLOCK while somebody else has it; or what the system says. Closing lets
 // it go.
 int claim_file(int fd) noexcept;
+
+// Lets others claim it, before it is closed.
+void release_file(int fd) noexcept;
+
+// Whether the path still names the file that was opened: somebody may have put another one there, or none.
+bool still_named(int fd, const Endpoint& endpoint) noexcept;
+
+std::uint64_t size_of_file(int fd) noexcept;
 
 }  // namespace sluice

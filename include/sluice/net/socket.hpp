@@ -57,7 +57,10 @@ bool keep_urgent_bytes_in_place(int fd) noexcept;
 
 // From now on a message that this socket receives has a time, and the end of the stream has none: that is how
 // an empty message is told from the end (recv answers 0 to both).
-bool tell_messages_from_the_end(int fd) noexcept;
+// For a socket that keeps the boundaries of messages. A message that it receives from now on has a time, and
+// the end has none: that is how an empty one is told from the end (recv answers 0 to both). And its send
+// buffer takes messages of this size, as far as net.core.wmem_max allows.
+bool prepare_for_messages(int fd, std::size_t message_bytes_max) noexcept;
 
 // How the socket's last asynchronous error reads (SO_ERROR), which this also clears; 0 for none.
 int take_error(int fd) noexcept;

@@ -61,7 +61,7 @@ class Relay {
 
     virtual const char* engine() const noexcept = 0;                // "io_uring" or "epoll"
     virtual const std::string& engine_reason() const noexcept = 0;  // a sentence
-    virtual std::uint32_t workers() const noexcept = 0;
+    virtual std::uint32_t workers() const noexcept = 0;  // and as many for files, where there are any
     virtual std::uint32_t sessions_max() const noexcept = 0;
     // Where each bind address of the configuration really listens, in its order (port 0 became a port).
     virtual const std::vector<SocketAddress>& addresses() const noexcept = 0;

@@ -48,6 +48,7 @@ struct Services {
     Deadlines<Session, AgeTag> ages;
     List<Session, RunTag> run_queue;
     List<Session, AwaitTag> awaiting;
+    List<Session, AwaitTag> awaiting_file;  // another session's turn at a file; who came first is first
     WorkerCounters& counters;
     Records& records;
     std::size_t worker;                 // whose ring of records
@@ -123,6 +124,8 @@ class Session : public DeadlineNode<PatienceTag>,
     void dial_next(Services& services) noexcept;
     Dialled dial_target(const SocketAddress& target, Services& services) noexcept;
     Dialled open_upstream_file(const Endpoint& file, Services& services) noexcept;
+    bool shares_file_with(const Session& other) const noexcept;
+    void pass_on_file(Services& services) noexcept;
     Dialled dial_upstream(const SocketAddress& target, Services& services) noexcept;
     void dial_again(Services& services) noexcept;
     Dialled starve(int error, Services& services) noexcept;
@@ -133,6 +136,7 @@ class Session : public DeadlineNode<PatienceTag>,
     void choose_paths() noexcept;
     void relay(Services& services) noexcept;
     void note_half_close(Services& services) noexcept;
+    bool slow_reader_moves(Services& services) noexcept;
     void close_done(Services& services) noexcept;
     void break_off(Services& services) noexcept;
     void flush(Services& services) noexcept;
@@ -160,8 +164,8 @@ class Session : public DeadlineNode<PatienceTag>,
     Time started_;
     Nanoseconds connect_took_{-1};
     Time give_up_at_{};  // flushing: reset then. redialing for want of anything: over then
-    std::uint64_t flush_delivered_ =
-        0;  // flushing: bytes that the target has acknowledged, as of the last look
+    // flushing and half-closed: bytes that the reader has acknowledged, as of the last look
+    std::uint64_t flush_delivered_ = 0;
     PeerAddress peer_;
     Seat seat_;
 };

@@ -2,6 +2,7 @@
 
 #include "tests/support/death.hpp"
 #include "tests/support/doctest.hpp"
+#include "tests/support/process.hpp"
 #include "tests/support/sockets.hpp"
 
 #include <fcntl.h>
@@ -16,6 +17,7 @@
 #include <algorithm>
 #include <array>
 #include <csignal>
+#include <cstring>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -335,6 +337,31 @@ TEST_CASE("blocks come in four sizes, are used again and counted") {
     const BlockPool::Block second = blocks.take(262'144);
     CHECK((first.memory.get() == last || second.memory.get() == last));
     CHECK(test::death_of([&] { blocks.take(message_bytes_max + 1); }).signal == SIGABRT);
+}
+
+TEST_CASE("descriptors that a unix peer sends along are not kept") {
+    auto [sender, source] = test::unix_pair();
+    const std::size_t before = test::descriptors_open(::getpid());
+    for (int round = 0; round < 20; ++round) {
+        const std::array<int, 2> gifts = {sender.descriptor(), source.descriptor()};
+        alignas(cmsghdr) std::array<std::byte, CMSG_SPACE(sizeof(gifts))> control{};
+        char byte = 'x';
+        iovec vector{.iov_base = &byte, .iov_len = 1};
+        msghdr message{};
+        message.msg_iov = &vector;
+        message.msg_iovlen = 1;
+        message.msg_control = control.data();
+        message.msg_controllen = control.size();
+        cmsghdr* header = CMSG_FIRSTHDR(&message);
+        header->cmsg_level = SOL_SOCKET;
+        header->cmsg_type = SCM_RIGHTS;
+        header->cmsg_len = CMSG_LEN(sizeof(gifts));
+        std::memcpy(CMSG_DATA(header), gifts.data(), sizeof(gifts));
+        REQUIRE(::sendmsg(sender.descriptor(), &message, 0) == 1);
+        Memory memory;
+        CHECK(receive(source.descriptor(), memory.bytes).bytes == 1);
+    }
+    CHECK(test::descriptors_open(::getpid()) == before);
 }
 
 // Two sockets that keep the boundaries of messages; what `reader` receives has a time.

@@ -22,7 +22,9 @@ namespace {
 namespace fs = std::filesystem;
 
 std::expected<BoundAddress, std::string> bind_to(const std::string& address, std::uint32_t workers = 1) {
-    if (auto room = BoundAddress::make_room(*parse_endpoint(address)); !room)
+    if (auto room =
+            BoundAddress::make_room(*parse_endpoint(address), Clock::now() + BoundAddress::departure_max);
+        !room)
         return std::unexpected(room.error());
     return BoundAddress::open(*parse_endpoint(address), SocketOptions{}, workers);
 }
