@@ -307,7 +307,7 @@ DatagramSender::Outcome DatagramTable::send_upstream(DatagramSession& session,
 void DatagramTable::read_upstream(DatagramSession& session, Time now) noexcept {
     std::uint64_t moved = 0;
     while (session.readable && !session.closing && !session.download_held.held()) {
-        if (moved >= session_turn_datagrams) return;
+        if (moved >= session_turn_datagrams) return queue(session);
         const auto room = session.upstream_local ? DatagramBatch::Room::one : DatagramBatch::Room::many;
         ++system_calls_;
         const DatagramBatch::Received received = batch_.receive(session.upstream.get(), room, false);
