@@ -22,6 +22,11 @@ bool is_shortage(int error) noexcept {
     return no_descriptor_or_memory(error) || error == EAGAIN;
 }
 
+std::uint32_t milliseconds_of(Time time) noexcept {
+    return static_cast<std::uint32_t>(
+        std::chrono::duration_cast<Milliseconds>(time.time_since_epoch()).count());
+}
+
 // Of a nameless sender: no address.
 SocketAddress address_in(std::span<const std::byte> name) noexcept {
     if (name.size() < sizeof(sa_family_t)) return {};
@@ -48,15 +53,8 @@ DatagramSessions::DatagramSessions(const DatagramServices& services, const Liste
 DatagramSession* DatagramSessions::open(DatagramListener& listener, const DatagramKey& key,
                                         std::uint64_t hash, Time now, Loss& why) noexcept {
     why = Loss::limit;
-    const std::uint32_t own_max =
-        listener.settings->sessions_max == 0 ? UINT32_MAX : listener.settings->sessions_max;
-    std::optional<Seat> seat;
-    seat.emplace(services_.sessions, services_.sessions_max, *listener.sessions, own_max);
-    if (!seat->taken()) {
-        if (!make_room(listener, now)) return nullptr;
-        seat.emplace(services_.sessions, services_.sessions_max, *listener.sessions, own_max);
-        if (!seat->taken()) return nullptr;  // another worker was faster
-    }
+    std::optional<Seat> seat = take_seat(listener, now);
+    if (!seat) return nullptr;
     DatagramSession* session = slab_->take(listener, std::move(*seat), now);
     if (session == nullptr) return nullptr;
     session->client = address_in(key.client);
@@ -122,16 +120,23 @@ DatagramSessions::Dialled DatagramSessions::dial(DatagramSession& session, End& 
     }
 }
 
-// Ends the least recently used session: of this listener if it is the one that is full, else of them all.
-bool DatagramSessions::make_room(DatagramListener& listener, Time now) noexcept {
-    const std::uint32_t own_max = listener.settings->sessions_max;
-    const bool listener_full = own_max != 0 && listener.sessions->load(std::memory_order_relaxed) >= own_max;
-    const std::uint64_t taken = listener.sessions->load(std::memory_order_relaxed);
-    if (std::uint64_t{listener.own} * services_.workers < taken &&
-        listener.wanted->load(std::memory_order_relaxed) < services_.workers)
-        listener.wanted->fetch_add(1, std::memory_order_relaxed);
+// A free one, or that of the least recently used session: of this listener if it is the one that is full,
+// else of them all. Within a listener it is handed on: once free, another worker might be faster.
+std::optional<Seat> DatagramSessions::take_seat(DatagramListener& listener, Time now) noexcept {
+    const std::uint32_t own_max =
+        listener.settings->sessions_max == 0 ? UINT32_MAX : listener.settings->sessions_max;
+    const std::uint64_t share = std::uint64_t{listener.own} * services_.workers;
+    // A place that was freed for another worker is not for us.
+    if (listener.own > 0 && place_wanted(listener, now) &&
+        share >= listener.sessions->load(std::memory_order_relaxed))
+        return seat_of(listener.by_use.front(), now);
+    Seat seat(services_.sessions, services_.sessions_max, *listener.sessions, own_max);
+    if (seat.taken()) return seat;
+
+    const std::uint32_t taken = listener.sessions->load(std::memory_order_relaxed);
+    if (share < taken) listener.wanted->store(milliseconds_of(now) | 1, std::memory_order_relaxed);
     DatagramSession* victim = nullptr;
-    if (!listener_full)
+    if (taken < own_max)
         victim = least_recently_used();
     else if (!listener.by_use.empty())
         victim = &listener.by_use.front();
@@ -141,26 +146,41 @@ bool DatagramSessions::make_room(DatagramListener& listener, Time now) noexcept 
                 "listener {}: {} datagram(s) lost: sessions_max is reached, by other sessions than this "
                 "worker's datagrams",
                 listener.settings->name, times);
-        return false;
+        return std::nullopt;
     }
-    end(*victim, End::evicted, now);
     if (const auto times = evictions_.due(1, now))
         spdlog::warn(
             "listener {}: sessions_max is reached: {} session(s) ended for newer ones, the least recently "
             "used first",
             listener.settings->name, times);
-    return true;
+    if (victim->listener == &listener) return seat_of(*victim, now);
+    end(*victim, End::evicted, now);
+    Seat second(services_.sessions, services_.sessions_max, *listener.sessions, own_max);
+    if (!second.taken()) return std::nullopt;
+    return second;
+}
+
+// Ends it, and hands on its seat.
+Seat DatagramSessions::seat_of(DatagramSession& victim, Time now) noexcept {
+    Seat seat = std::move(*victim.seat);
+    end(victim, End::evicted, now);
+    return seat;
+}
+
+// The wish is a time of the last second, in milliseconds: nobody has to take it back.
+bool DatagramSessions::place_wanted(const DatagramListener& listener, Time now) const noexcept {
+    const std::uint32_t wished = listener.wanted->load(std::memory_order_relaxed);
+    return wished != 0 && milliseconds_of(now) - wished < 1000;
 }
 
 void DatagramSessions::give_way(DatagramListener& listener, Time now) noexcept {
-    std::uint32_t wanted = listener.wanted->load(std::memory_order_relaxed);
-    while (wanted > 0 && std::uint64_t{listener.own} * services_.workers >
-                             listener.sessions->load(std::memory_order_relaxed)) {
-        // Another worker may have taken this wish in the meantime.
-        if (!listener.wanted->compare_exchange_weak(wanted, wanted - 1, std::memory_order_relaxed)) continue;
-        --wanted;
+    if (!place_wanted(listener, now)) return;
+    const std::uint32_t taken = listener.sessions->load(std::memory_order_relaxed);
+    const std::uint32_t own_max = listener.settings->sessions_max;
+    const bool full = services_.sessions.load(std::memory_order_relaxed) >= services_.sessions_max ||
+                      (own_max != 0 && taken >= own_max);
+    if (full && std::uint64_t{listener.own} * services_.workers > taken)
         end(listener.by_use.front(), End::evicted, now);
-    }
 }
 
 DatagramSession* DatagramSessions::least_recently_used() noexcept {

@@ -167,4 +167,18 @@ std::uint16_t free_udp_port() {
     return static_cast<std::uint16_t>(std::atoi(socket.address().c_str() + socket.address().rfind(':') + 1));
 }
 
+std::uint16_t free_port_of_both() {
+    for (int tries = 0; tries < 100; ++tries) {
+        const std::uint16_t port = free_udp_port();
+        sockaddr_in6 every{};
+        every.sin6_family = AF_INET6;
+        every.sin6_port = htons(port);
+        const int descriptor = ::socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        const bool free = ::bind(descriptor, reinterpret_cast<const sockaddr*>(&every), sizeof(every)) == 0;
+        ::close(descriptor);
+        if (free) return port;
+    }
+    throw std::runtime_error("no port is free for UDP and TCP");
+}
+
 }  // namespace sluice::test

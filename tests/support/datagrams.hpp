@@ -55,5 +55,7 @@ class DatagramSocket {
 
 // A UDP port that was free a moment ago, on every address.
 std::uint16_t free_udp_port();
+// One that TCP did not have either.
+std::uint16_t free_port_of_both();
 
 }  // namespace sluice::test

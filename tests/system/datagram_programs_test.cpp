@@ -10,7 +10,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <string>
 #include <vector>
 
@@ -28,15 +27,6 @@ std::string find_program(const std::string& name) {
 
 #define REQUIRE_PROGRAM(name) \
     if (find_program(name).empty()) SLUICE_SKIP(std::string("there is no ") + (name))
-
-// A port that neither UDP nor TCP has.
-std::uint16_t free_port_of_both() {
-    for (int tries = 0; tries < 100; ++tries) {
-        const std::uint16_t port = free_udp_port();
-        if (try_connect("127.0.0.1:" + std::to_string(port)) == ECONNREFUSED) return port;
-    }
-    return free_udp_port();
-}
 
 std::string both(const std::string& listen, const std::string& target) {
     return "listeners:\n  - {name: d, bind: \"udp://" + listen + "\", to: \"udp://" + target +

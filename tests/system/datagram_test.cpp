@@ -313,7 +313,7 @@ ENGINE_TEST("empty datagrams are datagrams") {
 ENGINE_TEST("UDP and TCP are served on the same port number by one process") {
     const Echo datagrams;
     Listener streams;
-    const std::string address = on_free_port("127.0.0.1");
+    const std::string address = "127.0.0.1:" + std::to_string(free_port_of_both());
     RelayProcess relay = RelayProcess::with_config(
         "listeners:\n  - {name: d, bind: \"udp://" + address + "\", to: \"udp://" + datagrams.address() +
             "\"}\n  - {name: s, bind: \"" + address + "\", to: \"" + streams.address() + "\"}\n",

@@ -31,7 +31,8 @@ struct DatagramListener {
     const config::Listener* settings = nullptr;
     Pool* pool = nullptr;
     Seat::Count* sessions = nullptr;  // of the listener, over all workers
-    Seat::Count* wanted = nullptr;    // places that workers with less than their share ask the others for
+    Seat::Count* wanted =
+        nullptr;  // when a worker with less than its share last asked the others for a place
     SocketOptions upstream_options;
     std::uint32_t index = 0;        // in the worker
     std::uint32_t own = 0;          // sessions of this worker

@@ -15,6 +15,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <vector>
 
 namespace sluice {
@@ -66,7 +67,7 @@ class DatagramSessions {
     DatagramSession* open(DatagramListener& listener, const DatagramKey& key, std::uint64_t hash, Time now,
                           Loss& why) noexcept;
 
-    // Ends sessions that another worker wants the place of, if we have more than our share. Which worker
+    // Ends a session that another worker wants the place of, if we have more than our share. Which worker
     // serves a client is the kernel's choice: those whose clients came first must not keep all places for
     // ever.
     void give_way(DatagramListener& listener, Time now) noexcept;
@@ -102,7 +103,9 @@ class DatagramSessions {
 
     enum class Dialled : std::uint8_t { connected, pending, failed };
     Dialled dial(DatagramSession& session, End& failure) noexcept;
-    bool make_room(DatagramListener& listener, Time now) noexcept;
+    bool place_wanted(const DatagramListener& listener, Time now) const noexcept;
+    std::optional<Seat> take_seat(DatagramListener& listener, Time now) noexcept;
+    Seat seat_of(DatagramSession& victim, Time now) noexcept;
     DatagramSession* least_recently_used() noexcept;
     void record(const DatagramSession& session, SessionRecord::Event event, End end, Time now) noexcept;
 
