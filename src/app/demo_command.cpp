@@ -11,7 +11,7 @@
 #include "sluice/app/signals.hpp"
 #include "sluice/app/thread_costs.hpp"
 #include "sluice/config/load.hpp"
-#include "sluice/session/relay.hpp"
+#include "sluice/relay/relay.hpp"
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>

@@ -71,6 +71,9 @@ std::string as_text(const SessionRecord& record) {
                        record.download_bytes, seconds_text(record.duration), connect, path_taken(record));
         if (close) fmt::format_to(end, " end={}", to_string(record.end));
         fmt::format_to(end, " why={}", to_string(record.path_reason));
+        if (record.datagrams)
+            fmt::format_to(end, " upload_datagrams={} download_datagrams={} lost_datagrams={}",
+                           record.upload_datagrams, record.download_datagrams, record.lost_datagrams);
     } else if (record.connect >= Nanoseconds(0)) {
         fmt::format_to(end, " connect={}", connect);
     }
@@ -100,6 +103,11 @@ std::string as_json(const SessionRecord& record) {
         object["path"] = path_taken(record);
         if (close) object["end"] = to_string(record.end);
         object["why"] = to_string(record.path_reason);
+    }
+    if (tells_progress(record) && record.datagrams) {
+        object["upload_datagrams"] = record.upload_datagrams;
+        object["download_datagrams"] = record.download_datagrams;
+        object["lost_datagrams"] = record.lost_datagrams;
     }
     object["error"] = nullptr;
     if (record.error != 0) object["error"] = error_text(record.error);

@@ -9,7 +9,7 @@
 #include "sluice/base/units.hpp"
 #include "sluice/config/load.hpp"
 #include "sluice/net/pipe.hpp"
-#include "sluice/session/relay.hpp"
+#include "sluice/relay/relay.hpp"
 
 #include <fmt/format.h>
 
@@ -29,6 +29,13 @@ constexpr Milliseconds second_signal_latency{50};
 // Killed sessions end in their workers' next turn; a worker that has not stopped by then never will.
 constexpr Milliseconds kill_patience{10'000};
 
+// Where a bind of the configuration really listens, in the grammar of the configuration.
+std::string written(const Endpoint& bind, const SocketAddress& address) {
+    if (!bind.is_internet()) return to_string(bind);
+    const std::string text = to_string(address);
+    return bind.kind == Endpoint::Kind::udp ? "udp://" + text : text;
+}
+
 void log_start(spdlog::logger& log, const Relay& relay, const config::Config& config) {
     log.info("sluice " SLUICE_VERSION " starts");
     log.info("engine {}: {}", relay.engine(), relay.engine_reason());
@@ -40,9 +47,13 @@ void log_start(spdlog::logger& log, const Relay& relay, const config::Config& co
     auto address = relay.addresses().begin();
     for (const config::Listener& listener : config.listeners) {
         std::string addresses;
-        for (std::size_t index = 0; index < listener.bind.size() && address != relay.addresses().end();
-             ++index)
-            addresses += (addresses.empty() ? "" : ", ") + to_string(*address++);
+        for (const Endpoint& bind : listener.bind) {
+            if (address == relay.addresses().end()) break;
+            // Port 0 has become a port; a range is what it was.
+            addresses += (addresses.empty() ? "" : ", ") +
+                         (bind.ports() > 1 ? to_string(bind) : written(bind, *address));
+            ++address;
+        }
         log.info("listener {}: {} to pool {}", listener.name, addresses, listener.pool);
     }
 }
@@ -94,6 +105,16 @@ void log_stopped(Log& log, const RelayCounters& counters, std::uint64_t access_l
         "log_lines_lost={}",
         counters.sessions, counters.stale_completions, counters.spliced_bytes, counters.copied_bytes,
         counters.records_lost, log.lines_lost() + access_lines_lost);
+}
+
+void log_datagrams(Log& log, const RelayCounters& counters) {
+    if (counters.datagrams_received == 0) return;
+    std::string lost;
+    for (std::size_t loss = 0; loss < losses_count; ++loss)
+        if (counters.datagrams_lost[loss] > 0)
+            lost +=
+                fmt::format(" lost_{}={}", to_string(static_cast<Loss>(loss)), counters.datagrams_lost[loss]);
+    log->info("datagrams: received={} sent={}{}", counters.datagrams_received, counters.datagrams_sent, lost);
 }
 
 struct Logs {
@@ -151,6 +172,7 @@ int relay_until_stopped(config::Config settings, const std::vector<config::Diagn
     wait_for_stop(signals, *log);
     const bool idle = stop(relay, *config, signals, *log);
     if (logs->access) logs->access->stop();
+    log_datagrams(log, relay.counters());
     log_stopped(log, relay.counters(), logs->access ? logs->access->lines_lost() : 0);
     if (idle) return exit_success;
     complain("the workers did not stop; this is a bug of sluice, please report it with the log");

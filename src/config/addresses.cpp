@@ -9,6 +9,9 @@ namespace sluice::config {
 std::expected<Endpoint, std::string> parse_bind(std::string_view text) {
     auto endpoint = parse_endpoint(text);
     if (!endpoint) return endpoint;
+    if (endpoint->kind == Endpoint::Kind::file)
+        return std::unexpected(
+            fmt::format("nobody can connect to the file {}: it can only be a backend", in_quotes(text)));
     constexpr std::string_view mapped = "::ffff:";
     if (endpoint->host.starts_with(mapped) && endpoint->host.find('.') != std::string::npos)
         // bind(2) refuses it on a socket that is for IPv6 only.
@@ -23,10 +26,10 @@ std::expected<Endpoint, std::string> parse_bind(std::string_view text) {
 
 std::expected<Endpoint, std::string> parse_target(std::string_view text) {
     auto endpoint = parse_endpoint(text);
-    if (!endpoint || endpoint->kind != Endpoint::Kind::tcp) return endpoint;
+    if (!endpoint || !endpoint->is_internet()) return endpoint;
     if (endpoint->host.empty())
-        return std::unexpected(fmt::format("the backend address {} has no host (write HOST{})",
-                                           in_quotes(text), to_string(*endpoint)));
+        return std::unexpected(fmt::format("the backend address {} has no host (write HOST:{})",
+                                           in_quotes(text), endpoint->port));
     if (endpoint->port == 0)
         return std::unexpected(
             fmt::format("the backend address {} has port 0, which cannot be dialled", in_quotes(text)));

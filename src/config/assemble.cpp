@@ -1,10 +1,13 @@
 #include "sluice/config/assemble.hpp"
 
 #include "sluice/base/suggest.hpp"
+#include "sluice/config/kinds.hpp"
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <filesystem>
+#include <iterator>
 #include <map>
 #include <set>
 #include <tuple>
@@ -46,33 +49,85 @@ void name_the_others(std::vector<ListenerDraft>& drafts, Lines taken) {
     }
 }
 
-// Two addresses take each other's clients exactly when this is equal: with SO_REUSEPORT the kernel would not
-// refuse the second one, but share the clients out. `[::]` takes IPv4 as well (net/socket.cpp). An address
-// beside the one that means every interface takes its own clients only, and may be meant so.
-std::tuple<std::uint16_t, std::string, std::string> clients_of(const Endpoint& bind) {
+// Two addresses take each other's clients exactly when these are equal and their ports overlap: with
+// SO_REUSEPORT the kernel would not refuse the second one, but share the clients out. `[::]` takes IPv4 as
+// well (net/socket.cpp). An address beside the one that means every interface takes its own clients only, and
+// may be meant so. A path is one file, whatever the kind of its socket; abstract names are counted for each
+// kind.
+std::tuple<Endpoint::Kind, std::string, std::string> clients_of(const Endpoint& bind) {
     const bool everywhere = bind.host.empty() || bind.host == "0.0.0.0" || bind.host == "::";
-    return {bind.port, everywhere ? "" : bind.host,
-            bind.is_abstract() ? bind.path : std::filesystem::path(bind.path).lexically_normal().string()};
+    const bool path = bind.is_unix() && !bind.is_abstract();
+    return {path ? Endpoint::Kind::unix_stream : bind.kind, everywhere ? "" : bind.host,
+            path ? std::filesystem::path(bind.path).lexically_normal().string() : bind.path};
+}
+
+std::uint16_t last_port(const Endpoint& endpoint) {
+    return std::max(endpoint.port, endpoint.port_last);
+}
+
+using ByPort = std::map<std::uint16_t, const Placed<Endpoint>*>;  // by the first port of each
+
+// Of those that were said before, one whose ports this one has too; null if there is none.
+const Placed<Endpoint>* overlapped(const ByPort& earlier, const Endpoint& bind) {
+    const auto after = earlier.upper_bound(last_port(bind));
+    if (after == earlier.begin()) return nullptr;
+    // They do not overlap each other, so only the last that begins before our end can reach into us.
+    const Placed<Endpoint>* before = std::prev(after)->second;
+    return last_port(before->value) >= bind.port ? before : nullptr;
 }
 
 void check_binds(const std::vector<ListenerDraft>& drafts, Complaints& complaints) {
-    std::map<std::tuple<std::uint16_t, std::string, std::string>, const Placed<Endpoint>*> earlier;
+    std::map<std::tuple<Endpoint::Kind, std::string, std::string>, ByPort> all;
     for (const ListenerDraft& draft : drafts) {
         for (const Placed<Endpoint>& bind : draft.bind) {
             // The kernel picks a different port for each.
-            if (bind.value.kind == Endpoint::Kind::tcp && bind.value.port == 0) continue;
-            const auto [first, fresh] = earlier.emplace(clients_of(bind.value), &bind);
-            if (fresh) continue;
-            const Placed<Endpoint>& other = *first->second;
+            if (bind.value.is_internet() && bind.value.port == 0) continue;
+            ByPort& earlier = all[clients_of(bind.value)];
+            const Placed<Endpoint>* other = overlapped(earlier, bind.value);
+            if (other == nullptr) {
+                earlier.emplace(bind.value.port, &bind);
+                continue;
+            }
             const std::string text = to_string(bind.value);
-            if (other.value == bind.value)
+            if (other->value == bind.value)
                 complaints.add(bind.place, fmt::format("duplicate bind address {} (first in line {})",
-                                                       in_quotes(text), other.place.line));
+                                                       in_quotes(text), other->place.line));
             else
                 complaints.add(bind.place,
                                fmt::format("the bind address {} overlaps {} in line {}", in_quotes(text),
-                                           in_quotes(to_string(other.value)), other.place.line));
+                                           in_quotes(to_string(other->value)), other->place.line));
         }
+    }
+}
+
+void check_kinds(const std::vector<Placed<Endpoint>>& binds, const Pool& pool, Complaints& complaints) {
+    for (const Placed<Endpoint>& bind : binds) {
+        if (const auto fault = fault_beside(binds.front().value, bind.value))
+            return complaints.add(bind.place, *fault);
+        for (const Backend& backend : pool.backends) {
+            // Those that mix have been complained of.
+            if (fault_beside(pool.backends.front().address, backend.address)) continue;
+            if (const auto fault = fault_towards(bind.value, backend.address))
+                return complaints.add(bind.place, *fault);
+        }
+    }
+}
+
+// One complaint for each listener and each pool: the first pair that does not go together.
+void check_kinds(const Config& config, const std::vector<ListenerDraft>& drafts, Complaints& complaints) {
+    std::map<std::string_view, const Pool*> pools;
+    for (const Pool& pool : config.pools) {
+        pools.emplace(pool.name, &pool);
+        for (const Backend& backend : pool.backends) {
+            const auto fault = fault_beside(pool.backends.front().address, backend.address);
+            if (!fault) continue;
+            complaints.add(backend.place, *fault);
+            break;
+        }
+    }
+    for (const ListenerDraft& draft : drafts) {
+        const auto pool = pools.find(draft.pool.value);
+        if (pool != pools.end()) check_kinds(draft.bind, *pool->second, complaints);
     }
 }
 
@@ -125,6 +180,9 @@ Config assemble(ConfigDraft draft, Complaints& complaints) {
             draft.pools.push_back(pool_for(listener, *listener.to.value));
             listener.pool.value = listener.name.value;
         }
+    }
+    check_kinds(draft, draft.drafts, complaints);
+    for (ListenerDraft& listener : draft.drafts) {
         std::vector<Endpoint> bind;
         bind.reserve(listener.bind.size());
         for (Placed<Endpoint>& placed : listener.bind) bind.push_back(std::move(placed.value));
@@ -133,6 +191,7 @@ Config assemble(ConfigDraft draft, Complaints& complaints) {
                                    .pool = std::move(listener.pool.value),
                                    .timeouts = listener.timeouts,
                                    .sessions_max = listener.sessions_max,
+                                   .udp = listener.udp,
                                    .tcp = std::move(listener.tcp),
                                    .place = listener.place});
     }

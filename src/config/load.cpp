@@ -3,6 +3,7 @@
 #include "sluice/config/addresses.hpp"
 #include "sluice/config/assemble.hpp"
 #include "sluice/config/document.hpp"
+#include "sluice/config/kinds.hpp"
 #include "sluice/config/reader.hpp"
 #include "sluice/config/source.hpp"
 
@@ -52,6 +53,11 @@ std::vector<Diagnostic> warnings(const Config& config, std::string_view file) {
     const auto warn = [&](Place place, std::string message) {
         found.push_back({.file = std::string(file), .place = place, .message = std::move(message)});
     };
+    for (const Listener& listener : config.listeners)
+        if (listener.udp.responses > 0 && listener.udp.requests == 0)
+            warn(listener.place,
+                 fmt::format("\"responses\" has no effect in the listener {} without \"requests\"",
+                             in_quotes(listener.name)));
     for (const Pool& pool : config.pools) {
         if (!used.contains(pool.name))
             warn(pool.place, fmt::format("no listener uses the pool {}", in_quotes(pool.name)));
@@ -80,6 +86,8 @@ std::expected<Config, std::string> forward(std::string_view listen, std::span<co
         const std::string name = to_string(*address);
         if (!names.insert(name).second)
             return std::unexpected(fmt::format("the target {} is given twice", in_quotes(target)));
+        if (const auto fault = fault_towards(*bind, *address))
+            return std::unexpected(fmt::format("cannot forward: {}", *fault));
         pool.backends.push_back({.name = name, .address = *address, .place = {}});
     }
 

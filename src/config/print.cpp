@@ -176,6 +176,7 @@ ConfigDraft draft_of(const Config& config) {
             said.pool.value = listener.pool;
         said.timeouts = listener.timeouts;
         said.sessions_max = listener.sessions_max;
+        said.udp = listener.udp;
         said.tcp = listener.tcp;
         draft.drafts.push_back(std::move(said));
     }

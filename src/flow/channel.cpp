@@ -44,6 +44,15 @@ ssize_t uninterrupted(Call call) noexcept {
     return result;
 }
 
+void close_all(const cmsghdr& rights) noexcept {
+    const std::size_t count = (rights.cmsg_len - CMSG_LEN(0)) / sizeof(int);
+    for (std::size_t index = 0; index < count; ++index) {
+        int fd = -1;
+        std::memcpy(&fd, CMSG_DATA(&rights) + index * sizeof(int), sizeof(fd));
+        ::close(fd);
+    }
+}
+
 constexpr unsigned splice_flags = SPLICE_F_MOVE | SPLICE_F_NONBLOCK;
 
 }  // namespace
@@ -60,13 +69,16 @@ Transfer receive(int source, std::span<std::byte> memory) noexcept {
     if (result == 0) return {Transfer::Outcome::ended};
     if (result < 0) return failed(errno);
     Transfer transfer{Transfer::Outcome::moved, static_cast<std::size_t>(result)};
-    // The only message that TCP sends here; unix sockets send none, as nothing was switched on for them.
     const cmsghdr* header = CMSG_FIRSTHDR(&message);
-    if (header != nullptr && header->cmsg_level == SOL_TCP && header->cmsg_type == TCP_CM_INQ) {
+    if (header == nullptr) return transfer;
+    // The only message that TCP sends here.
+    if (header->cmsg_level == SOL_TCP && header->cmsg_type == TCP_CM_INQ) {
         int left = 0;
         std::memcpy(&left, CMSG_DATA(header), sizeof(left));
         transfer.emptied = left == 0;
     }
+    // A unix peer may send descriptors without being asked; they are ours already, and not to be kept.
+    if (header->cmsg_level == SOL_SOCKET && header->cmsg_type == SCM_RIGHTS) close_all(*header);
     return transfer;
 }
 
@@ -76,6 +88,43 @@ Transfer send(int target, std::span<const std::byte> bytes) noexcept {
     if (result > 0) return {Transfer::Outcome::moved, static_cast<std::size_t>(result)};
     if (result == 0) return {Transfer::Outcome::blocked};
     return failed(errno);
+}
+
+Transfer read_file(int source, std::span<std::byte> memory) noexcept {
+    const ssize_t result = uninterrupted([&] { return ::read(source, memory.data(), memory.size()); });
+    if (result == 0) return {Transfer::Outcome::ended};
+    if (result < 0) return failed(errno);
+    return {Transfer::Outcome::moved, static_cast<std::size_t>(result)};
+}
+
+Transfer write_file(int target, std::span<const std::byte> bytes) noexcept {
+    const ssize_t result = uninterrupted([&] { return ::write(target, bytes.data(), bytes.size()); });
+    // Nothing would tell when a file that takes nothing takes something.
+    if (result <= 0) return failed(result < 0 ? errno : EIO);
+    return {Transfer::Outcome::moved, static_cast<std::size_t>(result)};
+}
+
+Transfer receive_message(int source, std::span<std::byte> memory) noexcept {
+    alignas(cmsghdr) std::byte control[CMSG_SPACE(sizeof(timeval))];
+    iovec vector{.iov_base = memory.data(), .iov_len = memory.size()};
+    msghdr message{};
+    message.msg_iov = &vector;
+    message.msg_iovlen = 1;
+    message.msg_control = control;
+    message.msg_controllen = sizeof(control);
+    const ssize_t result = uninterrupted([&] { return ::recvmsg(source, &message, MSG_DONTWAIT); });
+    if (result < 0) return failed(errno);
+    // Both an empty message and the end are answered 0, but only a message has a time.
+    if (result == 0 && message.msg_controllen == 0) return {Transfer::Outcome::ended};
+    if ((message.msg_flags & MSG_TRUNC) != 0) return {Transfer::Outcome::broken, 0, EMSGSIZE};
+    return {Transfer::Outcome::moved, static_cast<std::size_t>(result)};
+}
+
+Transfer send_message(int target, std::span<const std::byte> message) noexcept {
+    const ssize_t result = uninterrupted(
+        [&] { return ::send(target, message.data(), message.size(), MSG_DONTWAIT | MSG_NOSIGNAL); });
+    if (result < 0) return failed(errno);
+    return {Transfer::Outcome::moved, static_cast<std::size_t>(result)};
 }
 
 namespace {
@@ -136,14 +185,14 @@ Transfer SpliceChannel::drain(int target) noexcept {
 }
 
 BlockPool::BlockPool() {
-    for (auto& blocks : idle_) blocks.reserve(idle_max_of_a_size);
+    for (std::size_t index = 0; index < sizes.size(); ++index) idle_[index].reserve(idle_max[index]);
 }
 
 BlockPool::Block BlockPool::take(std::size_t bytes) noexcept {
     std::size_t index = 0;
     while (sizes[index] < bytes) {
         ++index;
-        SLUICE_CHECK(index < std::size(sizes));
+        SLUICE_CHECK(index < sizes.size());
     }
     Block block;
     if (!idle_[index].empty()) {
@@ -161,13 +210,17 @@ BlockPool::Block BlockPool::take(std::size_t bytes) noexcept {
 void BlockPool::give_back(Block block) noexcept {
     SLUICE_CHECK(taken_ >= block.size);
     taken_ -= block.size;
-    for (std::size_t index = 0; index < std::size(sizes); ++index)
-        if (block.size == sizes[index] && idle_[index].size() < idle_max_of_a_size)
+    for (std::size_t index = 0; index < sizes.size(); ++index)
+        if (block.size == sizes[index] && idle_[index].size() < idle_max[index])
             return idle_[index].push_back(std::move(block));
 }
 
 Transfer CopyChannel::fill(int source, std::span<std::byte> scratch) noexcept {
     return adopt(receive(source, scratch), scratch);
+}
+
+Transfer CopyChannel::fill_from_file(int source, std::span<std::byte> scratch) noexcept {
+    return adopt(read_file(source, scratch), scratch);
 }
 
 Transfer CopyChannel::fill_from_pipe(int read_end, std::span<std::byte> scratch) noexcept {
@@ -176,8 +229,8 @@ Transfer CopyChannel::fill_from_pipe(int read_end, std::span<std::byte> scratch)
     return adopt({Transfer::Outcome::moved, static_cast<std::size_t>(result)}, scratch);
 }
 
-Transfer CopyChannel::adopt(Transfer transfer, std::span<std::byte> scratch) noexcept {
-    SLUICE_CHECK(empty() && block_.memory == nullptr);
+Transfer MemoryChannel::adopt(Transfer transfer, std::span<std::byte> scratch) noexcept {
+    SLUICE_CHECK(held() == 0 && block_.memory == nullptr);
     bytes_ = scratch.data();
     begin_ = 0;
     end_ = static_cast<std::uint32_t>(transfer.bytes);
@@ -186,14 +239,21 @@ Transfer CopyChannel::adopt(Transfer transfer, std::span<std::byte> scratch) noe
 
 Transfer CopyChannel::drain(int target) noexcept {
     SLUICE_CHECK(!empty());
-    const Transfer transfer = send(target, {bytes_ + begin_, held()});
+    const Transfer transfer = send(target, bytes());
     begin_ += static_cast<std::uint32_t>(transfer.bytes);
     return transfer;
 }
 
-bool CopyChannel::settle(BlockPool& blocks) noexcept {
-    if (empty()) clear(blocks);
-    if (empty() || block_.memory != nullptr) return true;  // nothing to keep, or kept in an earlier turn
+Transfer CopyChannel::drain_to_file(int target) noexcept {
+    SLUICE_CHECK(!empty());
+    const Transfer transfer = write_file(target, bytes());
+    begin_ += static_cast<std::uint32_t>(transfer.bytes);
+    return transfer;
+}
+
+bool MemoryChannel::settle(BlockPool& blocks) noexcept {
+    if (held() == 0) clear(blocks);
+    if (held() == 0 || block_.memory != nullptr) return true;  // nothing to keep, or kept in an earlier turn
     block_ = blocks.take(held());
     if (block_.memory == nullptr) return false;
     std::memcpy(block_.memory.get(), bytes_ + begin_, held());
@@ -203,10 +263,32 @@ bool CopyChannel::settle(BlockPool& blocks) noexcept {
     return true;
 }
 
-void CopyChannel::clear(BlockPool& blocks) noexcept {
+void MemoryChannel::clear(BlockPool& blocks) noexcept {
     begin_ = end_ = 0;
     bytes_ = nullptr;
     if (block_.memory != nullptr) blocks.give_back(std::exchange(block_, {}));
+}
+
+Transfer MessageChannel::fill(int source, std::span<std::byte> scratch) noexcept {
+    SLUICE_CHECK(empty() && scratch.size() >= message_bytes_max);
+    const Transfer transfer = adopt(receive_message(source, scratch), scratch);
+    holds_message_ = transfer.outcome == Transfer::Outcome::moved;
+    return transfer;
+}
+
+Transfer MessageChannel::drain(int target) noexcept {
+    SLUICE_CHECK(!empty());
+    const Transfer transfer = send_message(target, bytes());
+    if (transfer.outcome != Transfer::Outcome::moved) return transfer;
+    SLUICE_CHECK(transfer.bytes == held());  // the kernel takes a message as a whole
+    begin_ = end_;
+    holds_message_ = false;
+    return transfer;
+}
+
+void MessageChannel::clear(BlockPool& blocks) noexcept {
+    MemoryChannel::clear(blocks);
+    holds_message_ = false;
 }
 
 }  // namespace sluice

@@ -18,6 +18,9 @@ constexpr std::size_t chatty_read_bytes = 8 * 1024;
 constexpr std::uint8_t bulky_reads_to_promote = 2;
 constexpr std::uint8_t chatty_reads_to_demote = 8;
 
+// What a read costs of a turn's budget at least, however little it brings.
+constexpr std::size_t read_cost = 256;
+
 // One splice moves at most this much, whatever the pipe would hold.
 constexpr std::size_t splice_bytes_max = 1024 * 1024;
 
@@ -53,7 +56,9 @@ Flow::Progress Flow::advance(Socket& source, Socket& target, Lane& lane, std::si
 
         const Transfer filled = fill(source, lane, budget);
         switch (filled.outcome) {
-            case Transfer::Outcome::moved: budget -= std::min(budget, filled.bytes); break;
+            case Transfer::Outcome::moved:
+                budget -= std::min(budget, std::max(filled.bytes, read_cost));
+                break;
             case Transfer::Outcome::blocked: source.readable = false; break;
             case Transfer::Outcome::unsuitable: give_up_splice(lane); break;
             case Transfer::Outcome::ended:
@@ -73,11 +78,9 @@ Flow::Progress Flow::advance(Socket& source, Socket& target, Lane& lane, std::si
 
 void Flow::abandon(Lane& lane) noexcept {
     if (state_ != FlowState::finished) state_ = FlowState::broken;
-    if (auto* copy = std::get_if<CopyChannel>(&channel_)) {
-        copy->clear(lane.blocks);
-    } else {
-        leave_pipe(lane);
-    }
+    if (auto* copy = std::get_if<CopyChannel>(&channel_)) copy->clear(lane.blocks);
+    if (auto* message = std::get_if<MessageChannel>(&channel_)) message->clear(lane.blocks);
+    leave_pipe(lane);
 }
 
 bool Flow::holds_bytes() const noexcept {
@@ -86,8 +89,16 @@ bool Flow::holds_bytes() const noexcept {
 
 // Reads by the path of the day; what the source says and what the path says of itself are told apart here.
 Transfer Flow::fill(Socket& source, Lane& lane, std::size_t bytes_max) noexcept {
+    // It has nothing to say but that it has taken everything.
+    if (source.file == FileRole::taking) return {Transfer::Outcome::ended};
+    if (auto* message = std::get_if<MessageChannel>(&channel_)) return take_message(*message, source, lane);
     const bool by_pipe = path_ == Path::splice && splice_allowed_ && enter_pipe(lane);
     const Transfer transfer = by_pipe ? splice_from(source, lane, bytes_max) : copy_from(source, lane);
+    // Somebody cut the file short while it was read: that must not look like all of it. (All that was read
+    // has been taken, as only an empty channel is filled.)
+    if (transfer.outcome == Transfer::Outcome::ended && source.file == FileRole::served &&
+        bytes() < source.owed)
+        return {Transfer::Outcome::broken, 0, ENODATA};
     if (transfer.outcome == Transfer::Outcome::moved) choose_path(transfer.bytes);
     return transfer;
 }
@@ -95,10 +106,25 @@ Transfer Flow::fill(Socket& source, Lane& lane, std::size_t bytes_max) noexcept 
 Transfer Flow::copy_from(Socket& source, Lane& lane) noexcept {
     leave_pipe(lane);
     ++lane.system_calls;
-    const Transfer transfer = std::get<CopyChannel>(channel_).fill(source.fd.get(), lane.scratch);
+    auto& copy = std::get<CopyChannel>(channel_);
+    const auto scratch = lane.scratch.first(copy_bytes_max);
+    if (source.file == FileRole::served) return copy.fill_from_file(source.fd.get(), scratch);
+    const Transfer transfer = copy.fill(source.fd.get(), scratch);
     // Not on a broken connection: its event has come already, and what follows the last byte is known.
     if (transfer.emptied && source.error == 0) source.readable = false;
     return transfer;
+}
+
+Transfer Flow::take_message(MessageChannel& message, Socket& source, Lane& lane) noexcept {
+    ++lane.system_calls;
+    const Transfer first = message.fill(source.fd.get(), lane.scratch);
+    // The kernel tells the error of a seqpacket socket before the messages that came ahead of it (once), and
+    // of a stream after them. Noted, so that the end that follows them does not pass for a FIN.
+    if (first.outcome != Transfer::Outcome::broken || first.error == EMSGSIZE || source.error != 0)
+        return first;
+    source.error = first.error;
+    ++lane.system_calls;
+    return message.fill(source.fd.get(), lane.scratch);
 }
 
 // Splices; and before it believes that there is nothing, asks again. Splice does not see what waits behind an
@@ -107,14 +133,14 @@ Transfer Flow::copy_from(Socket& source, Lane& lane) noexcept {
 Transfer Flow::splice_from(Socket& source, Lane& lane, std::size_t bytes_max) noexcept {
     // The first fill is a trial: should the target not take splices, this much can still be copied on.
     const std::size_t most =
-        splice_proven_ ? std::clamp(bytes_max, BlockPool::size_max, splice_bytes_max) : BlockPool::size_max;
+        splice_proven_ ? std::clamp(bytes_max, copy_bytes_max, splice_bytes_max) : copy_bytes_max;
     auto& pipe = std::get<SpliceChannel>(channel_);
     const auto sees_nothing = [](const Transfer& answer) {
         return answer.outcome == Transfer::Outcome::blocked || answer.outcome == Transfer::Outcome::ended;
     };
     ++lane.system_calls;
     const Transfer first = pipe.fill(source.fd.get(), most);
-    if (!sees_nothing(first)) return first;
+    if (!sees_nothing(first) || source.file != FileRole::none) return first;
     ++lane.system_calls;
     if (first.outcome == Transfer::Outcome::blocked && !readable_now(source.fd.get())) return first;
     // Something is there now, but it may have come since: only who still does not see it cannot see it.
@@ -135,10 +161,29 @@ Transfer Flow::drain(Socket& target, Lane& lane) noexcept {
         // A target that changed its mind with more in the pipe than can be copied on: its session is lost.
         if (transfer.outcome == Transfer::Outcome::unsuitable && splice_proven_)
             return {Transfer::Outcome::broken, 0, EINVAL};
+        // Nothing would tell when a file that takes nothing takes something.
+        if (transfer.outcome == Transfer::Outcome::blocked && target.file != FileRole::none)
+            return {Transfer::Outcome::broken, 0, EIO};
+        return transfer;
+    }
+    if (auto* message = std::get_if<MessageChannel>(&channel_)) {
+        const Transfer transfer = message->drain(target.fd.get());
+        bytes_copied_ += transfer.bytes;
+        if (message->empty()) {
+            message->clear(lane.blocks);
+            if (transfer.bytes == 0) ++empty_messages_;
+        }
         return transfer;
     }
     auto& copy = std::get<CopyChannel>(channel_);
-    const Transfer transfer = copy.drain(target.fd.get());
+    if (target.file == FileRole::served) {
+        // Nobody wants to hear it; left unread, it would make our end a reset.
+        const std::size_t bytes = copy.held();
+        copy.clear(lane.blocks);
+        return {Transfer::Outcome::moved, bytes};
+    }
+    const Transfer transfer =
+        target.file == FileRole::taking ? copy.drain_to_file(target.fd.get()) : copy.drain(target.fd.get());
     bytes_copied_ += transfer.bytes;
     if (copy.empty())
         copy.clear(lane.blocks);
@@ -205,6 +250,10 @@ void Flow::choose_path(std::size_t bytes_read) noexcept {
 
 void Flow::finish(Socket& target, Lane& lane) noexcept {
     leave_pipe(lane);
+    if (target.file != FileRole::none) {
+        state_ = FlowState::finished;
+        return;
+    }
     ++lane.system_calls;
     if (::shutdown(target.fd.get(), SHUT_WR) == 0) {
         state_ = FlowState::finished;
@@ -217,16 +266,16 @@ void Flow::finish(Socket& target, Lane& lane) noexcept {
 
 // Before a turn ends: an empty pipe goes back, and bytes leave the scratch memory.
 Flow::Progress Flow::rest(Progress why, Socket& target, Lane& lane) noexcept {
-    if (auto* copy = std::get_if<CopyChannel>(&channel_)) {
-        if (!copy->settle(lane.blocks)) {
-            target.error = ENOMEM;
-            abandon(lane);
-            return Progress::done;
-        }
-    } else if (!holds_bytes()) {
-        leave_pipe(lane);
+    if (holds_pipe()) {
+        if (!holds_bytes()) leave_pipe(lane);
+        return why;
     }
-    return why;
+    auto* copy = std::get_if<CopyChannel>(&channel_);
+    auto& memory = copy != nullptr ? static_cast<MemoryChannel&>(*copy) : std::get<MessageChannel>(channel_);
+    if (memory.settle(lane.blocks)) return why;
+    target.error = ENOMEM;
+    abandon(lane);
+    return Progress::done;
 }
 
 }  // namespace sluice

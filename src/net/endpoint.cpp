@@ -13,6 +13,23 @@ namespace {
 
 using Result = std::expected<Endpoint, std::string>;
 
+struct Scheme {
+    std::string_view text;
+    Endpoint::Kind kind;
+};
+constexpr std::array schemes = {
+    Scheme{"tcp://", Endpoint::Kind::tcp},
+    Scheme{"udp://", Endpoint::Kind::udp},
+    Scheme{"unix:", Endpoint::Kind::unix_stream},
+    Scheme{"unix-seqpacket:", Endpoint::Kind::unix_seqpacket},
+    Scheme{"unix-dgram:", Endpoint::Kind::unix_dgram},
+    Scheme{"file:", Endpoint::Kind::file},
+};
+
+std::string_view scheme_of(Endpoint::Kind kind) {
+    return std::ranges::find(schemes, kind, &Scheme::kind)->text;
+}
+
 bool is_digit(char letter) {
     return letter >= '0' && letter <= '9';
 }
@@ -62,11 +79,7 @@ std::expected<std::uint16_t, std::string> parse_port(std::string_view text, std:
     if (text.empty())
         return std::unexpected(fmt::format("the address \"{}\" has no port after the colon", whole));
     std::uint32_t port = 0;
-    for (std::size_t at = 0; at < text.size(); ++at) {
-        const char letter = text[at];
-        if (letter == '-' && at > 0 && std::ranges::all_of(text.substr(at + 1), is_digit))
-            return std::unexpected(
-                fmt::format("port ranges (\"{}\") are not supported by this build yet", text));
+    for (const char letter : text) {
         if (!is_digit(letter)) return std::unexpected(fmt::format("\"{}\" is not a port number", text));
         if (port <= 65535) port = port * 10 + static_cast<std::uint32_t>(letter - '0');
     }
@@ -74,8 +87,28 @@ std::expected<std::uint16_t, std::string> parse_port(std::string_view text, std:
     return static_cast<std::uint16_t>(port);
 }
 
-Result parse_tcp(std::string_view text, std::string_view whole) {
+// `443`, or `10000-10099`. Returns what is wrong, empty = nothing.
+std::string parse_ports(std::string_view text, std::string_view whole, Endpoint& endpoint) {
+    const std::size_t dash = text.find('-');
+    if (text.starts_with('-') || text.ends_with('-'))
+        return fmt::format("\"{}\" is not a port number, nor a range FIRST-LAST", text);
+    const auto first = parse_port(text.substr(0, dash), whole);
+    if (!first) return first.error();
+    endpoint.port = *first;
+    if (dash == std::string_view::npos) return {};
+    const auto last = parse_port(text.substr(dash + 1), whole);
+    if (!last) return last.error();
+    if (*first == 0) return fmt::format("the port range {} begins with 0, which is no port", text);
+    if (*last < *first)
+        return fmt::format("the port range {} ends before it begins (write {}-{})", text, *last, *first);
+    // A range of one port is that port, so that equal endpoints are equal.
+    if (*last > *first) endpoint.port_last = *last;
+    return {};
+}
+
+Result parse_internet(Endpoint::Kind kind, std::string_view text, std::string_view whole) {
     Endpoint endpoint;
+    endpoint.kind = kind;
     std::string_view port;
 
     if (text.starts_with('[')) {
@@ -122,39 +155,85 @@ Result parse_tcp(std::string_view text, std::string_view whole) {
         port = text.substr(colon + 1);
     }
 
-    const auto number = parse_port(port, whole);
-    if (!number) return std::unexpected(number.error());
-    endpoint.port = *number;
+    if (std::string fault = parse_ports(port, whole, endpoint); !fault.empty()) return std::unexpected(fault);
     return endpoint;
 }
 
-Result parse_unix(std::string_view path, std::string_view whole) {
+Result parse_unix(Endpoint::Kind kind, std::string_view path, std::string_view whole) {
     const std::string_view name = path.starts_with('@') ? path.substr(1) : path;
     if (path != name) {
         if (name.empty()) return std::unexpected(fmt::format("the abstract name in \"{}\" is empty", whole));
     } else if (!path.starts_with('/')) {
         // Relative to what, after a restart by another hand?
         return std::unexpected(
-            fmt::format("the unix path in \"{}\" is not absolute (write unix:/path or unix:@name)", whole));
+            fmt::format("the unix path in \"{}\" is not absolute (write {}/path or {}@name)", whole,
+                        scheme_of(kind), scheme_of(kind)));
     } else if (path.ends_with('/')) {
         return std::unexpected(fmt::format("the unix path in \"{}\" names a directory", whole));
     }
     if (path.size() > unix_path_bytes_max)
         return std::unexpected(fmt::format("the unix path in \"{}\" is {} bytes long (at most {})", whole,
                                            path.size(), unix_path_bytes_max));
-    return Endpoint{.kind = Endpoint::Kind::unix_stream, .host = {}, .port = 0, .path = std::string(path)};
+    Endpoint endpoint;
+    endpoint.kind = kind;
+    endpoint.path = path;
+    return endpoint;
+}
+
+Result parse_file(std::string_view text, std::string_view whole) {
+    Endpoint endpoint;
+    endpoint.kind = Endpoint::Kind::file;
+    const std::size_t question = text.find('?');
+    endpoint.path = text.substr(0, question);
+    if (!endpoint.path.starts_with('/'))
+        return std::unexpected(
+            fmt::format("the file's path in \"{}\" is not absolute (write file:/path)", whole));
+    if (endpoint.path.ends_with('/'))
+        return std::unexpected(fmt::format("the path in \"{}\" names a directory", whole));
+    if (question == std::string_view::npos) return endpoint;
+    std::string_view rest = text.substr(question + 1);
+    while (true) {
+        const std::size_t end = rest.find('&');
+        const std::string_view word = rest.substr(0, end);
+        if (word == "append")
+            endpoint.append = true;
+        else if (word == "create")
+            endpoint.create = true;
+        else
+            return std::unexpected(
+                fmt::format("\"{}\" in \"{}\" is unknown (a file takes ?append, ?create or ?append&create)",
+                            word, whole));
+        if (end == std::string_view::npos) return endpoint;
+        rest.remove_prefix(end + 1);
+    }
 }
 
 }  // namespace
 
+Transport Endpoint::transport() const {
+    switch (kind) {
+        case Kind::tcp:
+        case Kind::unix_stream: return Transport::stream;
+        case Kind::unix_seqpacket: return Transport::seqpacket;
+        case Kind::udp:
+        case Kind::unix_dgram: return Transport::datagram;
+        case Kind::file: break;
+    }
+    return Transport::file;
+}
+
 bool Endpoint::is_name() const {
-    // parse_tcp() lets nothing but IPv6 have a colon, and no name end like an IPv4 address does.
-    if (kind != Kind::tcp || host.empty() || host.find(':') != std::string::npos) return false;
+    // parse_internet() lets nothing but IPv6 have a colon, and no name end like an IPv4 address does.
+    if (!is_internet() || host.empty() || host.find(':') != std::string::npos) return false;
     return !canonical_address(AF_INET, host);
 }
 
 bool Endpoint::is_abstract() const {
-    return kind == Kind::unix_stream && path.starts_with('@');
+    return is_unix() && path.starts_with('@');
+}
+
+bool Endpoint::is_unix() const {
+    return kind == Kind::unix_stream || kind == Kind::unix_seqpacket || kind == Kind::unix_dgram;
 }
 
 Result parse_endpoint(std::string_view text) {
@@ -166,38 +245,48 @@ Result parse_endpoint(std::string_view text) {
     if (std::ranges::any_of(text, spoils))
         return std::unexpected(std::string("the address contains blanks or control characters"));
 
-    for (const std::string_view later : {"udp://", "unix-dgram:", "unix-seqpacket:", "file:"})
-        if (text.starts_with(later))
-            return std::unexpected(
-                fmt::format("addresses of the kind {} are not supported by this build yet", later));
-
-    if (text.starts_with("unix:")) return parse_unix(text.substr(5), text);
-    if (text.starts_with("tcp://")) return parse_tcp(text.substr(6), text);
+    for (const Scheme& scheme : schemes) {
+        if (!text.starts_with(scheme.text)) continue;
+        const std::string_view rest = text.substr(scheme.text.size());
+        if (scheme.kind == Endpoint::Kind::file) return parse_file(rest, text);
+        if (scheme.kind == Endpoint::Kind::tcp || scheme.kind == Endpoint::Kind::udp)
+            return parse_internet(scheme.kind, rest, text);
+        return parse_unix(scheme.kind, rest, text);
+    }
     if (const std::size_t scheme = text.find("://"); scheme != std::string_view::npos)
         return std::unexpected(
-            fmt::format("the scheme \"{}\" is unknown (write host:port, tcp://host:port or "
-                        "unix:/path)",
+            fmt::format("the scheme \"{}\" is unknown (write host:port, tcp://host:port, udp://host:port, "
+                        "unix:/path, unix-seqpacket:/path, unix-dgram:/path or file:/path)",
                         text.substr(0, scheme + 3)));
     if (text.starts_with('/') || text.starts_with('@'))
         return std::unexpected(fmt::format("the address \"{0}\" has no kind (write unix:{0})", text));
-    return parse_tcp(text, text);
+    return parse_internet(Endpoint::Kind::tcp, text, text);
 }
 
 std::string to_string(const Endpoint& endpoint) {
-    switch (endpoint.kind) {
-        case Endpoint::Kind::tcp:
-            if (endpoint.host.find(':') != std::string::npos)
-                return fmt::format("[{}]:{}", endpoint.host, endpoint.port);
-            return fmt::format("{}:{}", endpoint.host, endpoint.port);
-        case Endpoint::Kind::unix_stream: return "unix:" + endpoint.path;
+    // tcp is what is meant without a scheme.
+    const std::string_view scheme = endpoint.kind == Endpoint::Kind::tcp ? "" : scheme_of(endpoint.kind);
+    if (!endpoint.is_internet()) {
+        const std::string_view append =
+            endpoint.append ? (endpoint.create ? "?append&create" : "?append") : "";
+        return fmt::format("{}{}{}", scheme, endpoint.path,
+                           endpoint.create && !endpoint.append ? "?create" : append);
     }
-    return {};
+    const bool brackets = endpoint.host.find(':') != std::string::npos;
+    std::string text = fmt::format("{}{}{}{}:{}", scheme, brackets ? "[" : "", endpoint.host,
+                                   brackets ? "]" : "", endpoint.port);
+    if (endpoint.port_last != 0) text += fmt::format("-{}", endpoint.port_last);
+    return text;
 }
 
 bool binds_overlap(const Endpoint& one, const Endpoint& other) {
-    if (one.kind != other.kind) return false;
-    if (one.kind == Endpoint::Kind::unix_stream) return one.path == other.path;
-    if (one.port != other.port || one.port == 0) return false;
+    // One file, whatever their kinds are; abstract names are counted for each kind of socket.
+    if (one.is_unix() && other.is_unix())
+        return one.path == other.path && (one.kind == other.kind || !one.is_abstract());
+    if (one.kind != other.kind || !one.is_internet()) return false;
+    if (one.port == 0 || other.port == 0) return false;
+    const auto last = [](const Endpoint& endpoint) { return std::max(endpoint.port, endpoint.port_last); };
+    if (one.port > last(other) || other.port > last(one)) return false;
     if (one.host == other.host) return true;
     const auto wildcard = [](const std::string& host) { return host == "0.0.0.0" || host == "::"; };
     return (one.host.empty() && wildcard(other.host)) || (other.host.empty() && wildcard(one.host));

@@ -18,9 +18,14 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// Inodes of the sockets that listen on this port, whatever the address (proc_net_tcp: column 2 is the local
-// address in hex, column 4 the state, 0A = LISTEN, column 10 the inode).
-void collect_tcp_inodes(const char* table, std::uint16_t port, std::set<std::string>& inodes) {
+// In column 4 of the tables of sockets: listening for TCP, not connected for UDP.
+constexpr std::string_view tcp_listens = "0A";
+constexpr std::string_view udp_unconnected = "07";
+
+// Inodes of the sockets in this state on this port, whatever the address (proc_net_tcp: column 2 is the local
+// address in hex, column 10 the inode).
+void collect_inodes(const char* table, std::string_view wanted_state, std::uint16_t port,
+                    std::set<std::string>& inodes) {
     std::ifstream file(table);
     std::string line;
     std::getline(file, line);
@@ -30,7 +35,7 @@ void collect_tcp_inodes(const char* table, std::uint16_t port, std::set<std::str
         words >> index >> local >> remote >> state >> queues >> timer >> retransmits >> uid >> timeout >>
             inode;
         const auto colon = local.rfind(':');
-        if (state != "0A" || colon == std::string::npos) continue;
+        if (state != wanted_state || colon == std::string::npos) continue;
         unsigned number = 0;
         std::from_chars(local.data() + colon + 1, local.data() + local.size(), number, 16);
         if (number == port) inodes.insert(inode);
@@ -80,11 +85,24 @@ std::optional<std::string> find_holder(const SocketAddress& address) {
     if (address.family() == AF_UNIX) {
         collect_unix_inodes(to_string(address).substr(sizeof("unix:") - 1), inodes);
     } else {
-        collect_tcp_inodes("/proc/net/tcp", address.port(), inodes);
-        collect_tcp_inodes("/proc/net/tcp6", address.port(), inodes);
+        collect_inodes("/proc/net/tcp", tcp_listens, address.port(), inodes);
+        collect_inodes("/proc/net/tcp6", tcp_listens, address.port(), inodes);
     }
     if (inodes.empty()) return std::nullopt;
     return process_with(inodes);
+}
+
+std::optional<std::string> find_datagram_holder(const SocketAddress& address) {
+    std::set<std::string> inodes;
+    collect_inodes("/proc/net/udp", udp_unconnected, address.port(), inodes);
+    collect_inodes("/proc/net/udp6", udp_unconnected, address.port(), inodes);
+    if (inodes.empty()) return std::nullopt;
+    return process_with(inodes);
+}
+
+std::string describe_datagram_holder(const SocketAddress& address) {
+    if (const auto holder = find_datagram_holder(address)) return *holder;
+    return fmt::format("another process (as root, `ss -uanp 'sport = :{}'` names it)", address.port());
 }
 
 std::string describe_holder(const SocketAddress& address) {

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstddef>
 #include <cstring>
 
 namespace sluice {
@@ -24,6 +25,9 @@ const char* apply(int fd, int family, const SocketOptions& options) noexcept {
     if (options.send_buffer > 0 && !set(fd, SOL_SOCKET, SO_SNDBUF, options.send_buffer)) return "SO_SNDBUF";
     if (!keep_urgent_bytes_in_place(fd)) return "SO_OOBINLINE";
     if (family == AF_UNIX) return nullptr;
+    // Listeners: a restart need not wait for the old connections' TIME_WAIT. Dials: nor does a listener on a
+    // port that one of them once had, which matters where it lies among the ephemeral ones.
+    if (!set(fd, SOL_SOCKET, SO_REUSEADDR, 1)) return "SO_REUSEADDR";
     // Every receive tells how much is left: see Transfer::emptied.
     if (!set(fd, IPPROTO_TCP, TCP_INQ, 1)) return "TCP_INQ";
     if (options.nodelay && !set(fd, IPPROTO_TCP, TCP_NODELAY, 1)) return "TCP_NODELAY";
@@ -42,11 +46,17 @@ const char* apply(int fd, int family, const SocketOptions& options) noexcept {
     return nullptr;
 }
 
+// An abstract name begins with a NUL; a nameless socket has none.
+bool is_abstract(const SocketAddress& address) noexcept {
+    const auto* local = reinterpret_cast<const sockaddr_un*>(address.get());
+    return address.length() > offsetof(sockaddr_un, sun_path) && local->sun_path[0] == '\0';
+}
+
 }  // namespace
 
-std::expected<OwnedFd, SystemError> open_stream_socket(const SocketAddress& address,
-                                                       const SocketOptions& options) noexcept {
-    OwnedFd fd(::socket(address.family(), SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+std::expected<OwnedFd, SystemError> open_socket(const SocketAddress& address, int type,
+                                                const SocketOptions& options) noexcept {
+    OwnedFd fd(::socket(address.family(), type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
     if (!fd.valid()) return std::unexpected(SystemError{"socket", errno});
     if (const char* refused = apply(fd.get(), address.family(), options))
         return std::unexpected(SystemError{refused, errno});
@@ -55,6 +65,16 @@ std::expected<OwnedFd, SystemError> open_stream_socket(const SocketAddress& addr
 
 bool keep_urgent_bytes_in_place(int fd) noexcept {
     return set(fd, SOL_SOCKET, SO_OOBINLINE, 1);
+}
+
+bool prepare_for_messages(int fd, std::size_t message_bytes_max) noexcept {
+    // Never smaller than it is: the system's default lets most messages pass.
+    int size = 0;
+    socklen_t length = sizeof(size);
+    ::getsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, &length);
+    const int wanted = static_cast<int>(message_bytes_max);
+    if (size < 2 * wanted) set(fd, SOL_SOCKET, SO_SNDBUF, wanted);
+    return set(fd, SOL_SOCKET, SO_TIMESTAMP, 1);
 }
 
 Dial dial(int fd, const SocketAddress& address) noexcept {
@@ -104,20 +124,16 @@ void reset_on_close(int fd) noexcept {
     ::setsockopt(fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once));
 }
 
-std::expected<OwnedFd, SystemError> open_listening_socket(const SocketAddress& address,
-                                                          const SocketOptions& options,
-                                                          int backlog) noexcept {
-    auto fd = open_stream_socket(address, options);
+std::expected<OwnedFd, SystemError> open_listening_socket(const SocketAddress& address, int type,
+                                                          const SocketOptions& options) noexcept {
+    auto fd = open_socket(address, type, options);
     if (!fd) return fd;
     const int number = fd->get();
     if (address.family() != AF_UNIX) {
-        // REUSEADDR: a restart need not wait for the old connections' TIME_WAIT.
-        if (!set(number, SOL_SOCKET, SO_REUSEADDR, 1))
-            return std::unexpected(SystemError{"SO_REUSEADDR", errno});
         if (!set(number, SOL_SOCKET, SO_REUSEPORT, 1))
             return std::unexpected(SystemError{"SO_REUSEPORT", errno});
         if (options.fastopen)
-            set(number, IPPROTO_TCP, TCP_FASTOPEN, backlog);  // a wish: the system may not do it
+            set(number, IPPROTO_TCP, TCP_FASTOPEN, options.backlog);  // a wish: the system may not do it
     }
     if (address.family() == AF_INET6) {
         // Said by us and not by net.ipv6.bindv6only: "[::]" takes both families, any other address its own.
@@ -128,26 +144,27 @@ std::expected<OwnedFd, SystemError> open_listening_socket(const SocketAddress& a
     }
     if (::bind(number, address.get(), address.length()) != 0)
         return std::unexpected(SystemError{"bind", errno});
-    if (::listen(number, backlog) != 0) return std::unexpected(SystemError{"listen", errno});
+    if (::listen(number, options.backlog) != 0) return std::unexpected(SystemError{"listen", errno});
     return fd;
 }
 
-int probe_listening_address(const SocketAddress& address) noexcept {
-    // A unix name is asked with a datagram socket, whatever kind its owner is of: connecting that costs a
-    // living datagram socket nothing, and every other kind answers EPROTOTYPE before its queue sees a client.
-    const int type = address.family() == AF_UNIX ? SOCK_DGRAM : SOCK_STREAM;
-    OwnedFd fd(::socket(address.family(), type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
-    if (!fd.valid()) return errno;
-    if (address.family() == AF_UNIX) {
+int probe_listening_address(const SocketAddress& address, int type) noexcept {
+    // The file of a unix socket is asked with a datagram socket, whatever kind its owner is of: connecting
+    // that costs a living datagram socket nothing, and every other kind answers EPROTOTYPE before its queue
+    // sees a client. Refused: a path that its owner left behind. Nothing else proves that nobody is there
+    // (EACCES: a socket that we may not even try).
+    if (address.family() == AF_UNIX && !is_abstract(address)) {
+        const OwnedFd fd(::socket(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+        if (!fd.valid()) return errno;
         if (::connect(fd.get(), address.get(), address.length()) == 0) return EADDRINUSE;
-        // Refused: a path that its owner left behind. Nothing else proves that nobody is there (EACCES: a
-        // socket that we may not even try).
         if (errno == ECONNREFUSED || errno == ENOENT) return 0;
         return errno == EPROTOTYPE ? EADDRINUSE : errno;
     }
+    const OwnedFd fd(::socket(address.family(), type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+    if (!fd.valid()) return errno;
     // Without SO_REUSEPORT, so that another relay's shared listener is noticed instead of joined: half of the
     // clients would go to each.
-    set(fd.get(), SOL_SOCKET, SO_REUSEADDR, 1);
+    if (address.family() != AF_UNIX) set(fd.get(), SOL_SOCKET, SO_REUSEADDR, 1);
     if (address.family() == AF_INET6) {
         const auto* v6 = reinterpret_cast<const sockaddr_in6*>(address.get());
         set(fd.get(), IPPROTO_IPV6, IPV6_V6ONLY, IN6_IS_ADDR_UNSPECIFIED(&v6->sin6_addr) ? 0 : 1);

@@ -20,6 +20,7 @@ namespace {
 
 // Poll events and epoll events share their bits (include/uapi/linux/eventpoll.h), so nothing is translated.
 constexpr std::uint32_t watched_events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET;
+constexpr std::uint32_t readable_events = EPOLLIN | EPOLLET;
 
 class EpollReactor final : public Reactor {
   public:
@@ -35,6 +36,8 @@ class EpollReactor final : public Reactor {
     }
 
     void watch(int fd, Token token) override { add(fd, watched_events, token); }
+
+    void watch_readable(int fd, Token token) override { add(fd, readable_events, token); }
 
     void cancel(int fd, Token token) override {
         // A question that has just had its last answer is no longer in the set; then there is nothing to end.

@@ -59,11 +59,9 @@ class UringReactor final : public Reactor {
         entry->user_data = token.raw();
     }
 
-    void watch(int fd, Token token) override {
-        io_uring_sqe* entry = next_entry();
-        ::io_uring_prep_poll_multishot(entry, fd, watched_events);
-        entry->user_data = token.raw();
-    }
+    void watch(int fd, Token token) override { poll(fd, watched_events, token); }
+
+    void watch_readable(int fd, Token token) override { poll(fd, POLLIN, token); }
 
     void cancel(int, Token token) override {
         io_uring_sqe* entry = next_entry();
@@ -96,6 +94,12 @@ class UringReactor final : public Reactor {
     const char* name() const noexcept override { return "io_uring"; }
 
   private:
+    void poll(int fd, unsigned events, Token token) noexcept {
+        io_uring_sqe* entry = next_entry();
+        ::io_uring_prep_poll_multishot(entry, fd, events);
+        entry->user_data = token.raw();
+    }
+
     io_uring_sqe* next_entry() noexcept {
         io_uring_sqe* entry = ::io_uring_get_sqe(&ring_);
         while (entry == nullptr) {

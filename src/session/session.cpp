@@ -1,6 +1,7 @@
 #include "sluice/session/session.hpp"
 
 #include "sluice/base/check.hpp"
+#include "sluice/net/file.hpp"
 
 #include <poll.h>
 
@@ -33,26 +34,6 @@ void note_events(Socket& socket, int events) noexcept {
 
 }  // namespace
 
-Seat::Seat(Count& process, std::uint32_t process_max, Count& listener, std::uint32_t listener_max) noexcept {
-    if (process.fetch_add(1, std::memory_order_relaxed) >= process_max) {
-        process.fetch_sub(1, std::memory_order_relaxed);
-        return;
-    }
-    if (listener.fetch_add(1, std::memory_order_relaxed) >= listener_max) {
-        listener.fetch_sub(1, std::memory_order_relaxed);
-        process.fetch_sub(1, std::memory_order_relaxed);
-        return;
-    }
-    process_ = &process;
-    listener_ = &listener;
-}
-
-Seat::~Seat() {
-    if (process_ == nullptr) return;
-    listener_->fetch_sub(1, std::memory_order_relaxed);
-    process_->fetch_sub(1, std::memory_order_relaxed);
-}
-
 Session::Session(SlotName name, OwnedFd client, const SessionKind& kind, Seat seat, Time now) noexcept
     : name_(name), kind_(&kind), started_(now), seat_(std::move(seat)) {
     const SocketAddress peer = peer_of(client.get());
@@ -64,6 +45,8 @@ Session::Session(SlotName name, OwnedFd client, const SessionKind& kind, Seat se
     client_.stream_of_tcp = family != AF_UNIX;
     // TCP sockets have it from their listener; unix sockets do not inherit it.
     if (!client_.stream_of_tcp) keep_urgent_bytes_in_place(client_.fd.get());
+    if (kind.socket_type == SOCK_SEQPACKET) prepare_for_messages(client_.fd.get(), message_bytes_max);
+    attempt_.port_offset = kind.port_offset;
 }
 
 void Session::start(Services& services) noexcept {
@@ -103,6 +86,7 @@ void Session::answer(Question question, const Completion& completion, Services& 
 }
 
 void Session::run(Services& services) noexcept {
+    if (state_ == SessionState::redialing) return dial_again(services);
     if (state_ == SessionState::relaying) relay(services);
     if (state_ == SessionState::flushing) flush(services);
 }
@@ -113,12 +97,28 @@ void Session::patience_over(Services& services) noexcept {
         case SessionState::dialing: return abort_dial(End::connect_timeout, ETIMEDOUT, services);
         case SessionState::redialing: return dial_again(services);
         case SessionState::relaying:
+            if (slow_reader_moves(services)) return;
             return close(
                 half_closed_ && !kind_->idle_when_half_closed ? End::half_closed_timeout : End::idle_timeout,
                 services);
         case SessionState::flushing: return flush(services);
         case SessionState::closing: return;
     }
+}
+
+// Half-closed, with nothing left to do for us, because the last bytes lie in the kernel for a reader that is
+// slow: as long as it takes some in each such time, it is none that has gone away.
+bool Session::slow_reader_moves(Services& services) noexcept {
+    if (!half_closed_) return false;
+    const bool down = download_.state() == FlowState::finished;
+    const Socket& reader = down ? client_ : upstream_;
+    const std::size_t underway = reader.stream_of_tcp ? unacknowledged(reader.fd.get()) : 0;
+    const std::uint64_t sent = down ? download_.bytes() : upload_.bytes();
+    const std::uint64_t delivered = sent - std::min<std::uint64_t>(sent, underway);
+    if (underway == 0 || delivered <= flush_delivered_) return false;
+    flush_delivered_ = delivered;
+    services.patience.start(*this, kind_->half_closed, services.now);
+    return true;
 }
 
 void Session::address_news(Services& services) noexcept {
@@ -163,7 +163,9 @@ void Session::dial_next(Services& services) noexcept {
 }
 
 Session::Dialled Session::dial_target(const SocketAddress& target, Services& services) noexcept {
-    auto fd = open_stream_socket(target, kind_->upstream_options);
+    const Endpoint& endpoint = kind_->pool->chosen(attempt_).address;
+    if (endpoint.kind == Endpoint::Kind::file) return open_upstream_file(endpoint, services);
+    auto fd = open_socket(target, kind_->socket_type, kind_->upstream_options);
     if (!fd) {
         if (no_descriptor_or_memory(fd.error().number)) return starve(fd.error().number, services);
         error_ = fd.error().number;
@@ -171,8 +173,75 @@ Session::Dialled Session::dial_target(const SocketAddress& target, Services& ser
         return Dialled::failed;
     }
     upstream_.fd = std::move(*fd);
+    if (kind_->socket_type == SOCK_SEQPACKET) prepare_for_messages(upstream_.fd.get(), message_bytes_max);
     upstream_.stream_of_tcp = target.family() != AF_UNIX;
     return dial_upstream(target, services);
+}
+
+// A file takes the bytes of one session at a time, so that each stands there whole; the others wait.
+Session::Dialled Session::open_upstream_file(const Endpoint& file, Services& services) noexcept {
+    const auto failed = [this](int error) {
+        end_ = End::file_failed;
+        error_ = error;
+        return Dialled::failed;
+    };
+    if (!upstream_.fd.valid()) {
+        auto fd = open_file(file);
+        if (!fd && no_descriptor_or_memory(fd.error().number)) return starve(fd.error().number, services);
+        if (!fd) return failed(fd.error().number);
+        upstream_.fd = std::move(*fd);
+        upstream_.file = file.is_sink() ? FileRole::taking : FileRole::served;
+        if (!file.is_sink()) upstream_.owed = size_of_file(upstream_.fd.get());
+        // As long as a session may be idle: nothing is wrong, it is another one's turn.
+        const Milliseconds idle = kind_->listener->timeouts.idle;
+        give_up_at_ = idle > Milliseconds(0) ? services.now + idle : time_never;
+    }
+    // It has nothing to write yet: a silent client keeps no file from the others.
+    if (upstream_.file == FileRole::taking && !client_.readable) {
+        state_ = SessionState::redialing;
+        services.patience.start(*this, kind_->idle, services.now);
+        return Dialled::under_way;
+    }
+    if (upstream_.file == FileRole::taking) {
+        const int error = claim_file(upstream_.fd.get());
+        if (error == EWOULDBLOCK) {
+            state_ = SessionState::redialing;
+            if (!ListNode<AwaitTag>::linked()) services.awaiting_file.push_back(*this);
+            // A session of this worker passes the file on; only of the others nothing tells. Many who look
+            // often are a busy worker.
+            const bool first = &services.awaiting_file.front() == this;
+            services.patience.start(*this, first ? services.flush_class : services.flush_stalled_class,
+                                    services.now);
+            return Dialled::under_way;
+        }
+        if (error != 0) return failed(error);
+        // While it waited (or between open and flock), somebody may have put another file there: what is
+        // written to the old one would be lost.
+        if (!still_named(upstream_.fd.get(), file)) {
+            upstream_ = Socket();
+            state_ = SessionState::redialing;
+            services.patience.start(*this, services.flush_class, services.now);
+            return Dialled::under_way;
+        }
+        ListNode<AwaitTag>::unlink();
+    }
+    // Nothing ever tells of a file: it is always ready. One that takes says nothing until it has taken all.
+    upstream_.writable = true;
+    upstream_.readable = upstream_.file == FileRole::served;
+    connected(services);
+    return Dialled::under_way;
+}
+
+bool Session::shares_file_with(const Session& other) const noexcept {
+    return kind_->pool == other.kind_->pool && attempt_.backend == other.attempt_.backend;
+}
+
+// The file is the next one's, who need not find out by looking again.
+void Session::pass_on_file(Services& services) noexcept {
+    release_file(upstream_.fd.get());
+    Session* next =
+        services.awaiting_file.find([this](const Session& each) { return each.shares_file_with(*this); });
+    if (next != nullptr && !next->ListNode<RunTag>::linked()) services.run_queue.push_back(*next);
 }
 
 // REQUIRES: the upstream socket is new, or was found busy
@@ -219,16 +288,22 @@ Session::Dialled Session::starve(int error, Services& services) noexcept {
     return Dialled::under_way;
 }
 
-// A dial that had to wait: for a unix socket whose queue was full, or for a descriptor.
+// A dial that had to wait: for a unix socket whose queue was full, for another session's turn at a file, or
+// for a descriptor.
 void Session::dial_again(Services& services) noexcept {
     const bool busy = upstream_.fd.valid();
-    if (busy && services.now >= give_up_at_) return abort_dial(End::connect_timeout, EAGAIN, services);
+    const bool of_file = upstream_.file != FileRole::none;
+    if (busy && services.now >= give_up_at_) {
+        if (of_file) return close(End::idle_timeout, services);
+        return abort_dial(End::connect_timeout, EAGAIN, services);
+    }
     // One has found out already in this turn that there is still none, and one has given up what it had.
     if (!busy && services.starved && services.shed_at == services.now && services.now < give_up_at_)
         return services.patience.start(*this, services.flush_class, services.now);
     const SocketAddress target = kind_->pool->current(attempt_);
-    const Dialled dialled = busy ? dial_upstream(target, services) : dial_target(target, services);
-    if (dialled == Dialled::failed) abort_dial(End::connect_failed, error_, services);
+    const Dialled dialled =
+        busy && !of_file ? dial_upstream(target, services) : dial_target(target, services);
+    if (dialled == Dialled::failed) abort_dial(end_, error_, services);
 }
 
 // This dial is over without success: on to the next, as soon as nothing names the socket any more.
@@ -250,13 +325,34 @@ void Session::connected(Services& services) noexcept {
     connect_took_ = services.now - started_;
     error_ = 0;
     services.patience.start(*this, kind_->idle, services.now);
-    // Which pairs splice is decided here and nowhere else. Unix sockets could on 6.18, but some 6.17 and 6.18
-    // kernels panic at it (CVE-2026-22983); sockets that keep message boundaries must not.
-    const bool splice = client_.stream_of_tcp && upstream_.stream_of_tcp;
-    upload_.allow_splice(splice);
-    download_.allow_splice(splice);
+    choose_paths();
     if (services.events.connect) record(SessionRecord::Event::connect, services);
     relay(services);
+}
+
+// Which pairs splice, and which are copied, is decided here and nowhere else.
+//
+//     from \ to        tcp      unix   seqpacket   file
+//     tcp              splice   copy               splice (by copy once the file refuses: O_APPEND)
+//     unix             copy     copy               copy
+//     seqpacket                        message
+//     file             splice   copy
+//
+// Unix sockets could be spliced on 6.18, but some 6.17 and 6.18 kernels panic at it (CVE-2026-22983).
+void Session::choose_paths() noexcept {
+    if (kind_->socket_type == SOCK_SEQPACKET) {
+        upload_.keep_messages();
+        download_.keep_messages();
+        return;
+    }
+    const bool of_file = upstream_.file != FileRole::none;
+    const bool splice = client_.stream_of_tcp && (upstream_.stream_of_tcp || of_file);
+    upload_.allow_splice(splice && upstream_.file != FileRole::served);
+    download_.allow_splice(splice && upstream_.file != FileRole::taking);
+    if (!of_file) return;
+    // Files are bulk from the first byte on.
+    upload_.begin_bulky();
+    download_.begin_bulky();
 }
 
 // --- what the reactor told ---
@@ -274,7 +370,11 @@ void Session::client_changed(Services& services) noexcept {
         case SessionState::awaiting_address:
         case SessionState::redialing:
             // A FIN may wait in the socket like any byte: half-closing early is normal life. A reset may not.
-            if (client_.error == 0) return;
+            if (client_.error == 0) {
+                const bool has_news = upstream_.file == FileRole::taking && client_.readable;
+                if (has_news && !ListNode<AwaitTag>::linked()) dial_again(services);
+                return;
+            }
             error_ = client_.error;
             return close(unanswered(error_) ? End::client_lost : End::client_reset, services);
         case SessionState::relaying: return relay(services);
@@ -304,16 +404,20 @@ void Session::upstream_changed(Services& services) noexcept {
 // --- relaying ---
 
 void Session::relay(Services& services) noexcept {
-    const std::uint64_t bytes_before = upload_.bytes() + download_.bytes();
+    const std::uint64_t progress_before = upload_.progress() + download_.progress();
     const Flow::Progress uploaded = upload_.advance(client_, upstream_, services.lane, turn_bytes);
     note_half_close(services);
+    // A file that has taken everything says so.
+    if (upstream_.file == FileRole::taking && upload_.state() == FlowState::finished)
+        upstream_.readable = true;
     const Flow::Progress downloaded = download_.advance(upstream_, client_, services.lane, turn_bytes);
     note_half_close(services);
 
     if (client_.error != 0 || upstream_.error != 0) return break_off(services);
     if (upload_.done() && download_.done()) return close_done(services);
 
-    if (upload_.bytes() + download_.bytes() != bytes_before) services.patience.touch(*this, services.now);
+    if (upload_.progress() + download_.progress() != progress_before)
+        services.patience.touch(*this, services.now);
     if ((uploaded == Flow::Progress::spent || downloaded == Flow::Progress::spent) &&
         !ListNode<RunTag>::linked())
         services.run_queue.push_back(*this);
@@ -328,6 +432,11 @@ void Session::note_half_close(Services& services) noexcept {
     half_closed_ = true;
     end_ = by_client ? End::client_fin : End::upstream_fin;
     services.patience.start(*this, kind_->half_closed, services.now);
+    // From now on what the reader has taken of it counts.
+    const Socket& reader = by_client ? upstream_ : client_;
+    const std::uint64_t sent = by_client ? upload_.bytes() : download_.bytes();
+    flush_delivered_ =
+        sent - std::min<std::uint64_t>(sent, reader.stream_of_tcp ? unacknowledged(reader.fd.get()) : 0);
 }
 
 // Both flows are over, and no socket broke. A flow can still be broken: its unix target had stopped reading.
@@ -343,18 +452,21 @@ void Session::break_off(Services& services) noexcept {
     // Our own want of memory, or a socket that no longer takes splices with more in the pipe than can be
     // copied on: nobody is gone, but bytes are, and both sides must see it.
     for (const int error : {client_.error, upstream_.error}) {
-        if (error != ENOMEM && error != EINVAL) continue;
+        if (error != ENOMEM && error != ENOBUFS && error != EINVAL && error != EMSGSIZE) continue;
         error_ = error;
-        return close(End::exhausted, services);
+        return close(error == EMSGSIZE ? End::oversized : End::exhausted, services);
     }
     const bool client_broke = client_.error != 0;
     error_ = client_broke ? client_.error : upstream_.error;
     if (client_broke)
         end_ = unanswered(error_) ? End::client_lost : End::client_reset;
+    else if (upstream_.file != FileRole::none)
+        end_ = End::file_failed;
     else
         end_ = unanswered(error_) ? End::upstream_lost : End::upstream_reset;
     state_ = SessionState::flushing;
     give_up_at_ = services.now + flush_max;
+    flush_delivered_ = 0;
     Socket& broken = client_broke ? client_ : upstream_;
     // Its event may not have come yet: a send may have been the first to know.
     broken.readable = true;
@@ -402,6 +514,7 @@ void Session::close(End reason, Services& services) noexcept {
     services.ages.stop(*this);
     ListNode<RunTag>::unlink();
     ListNode<AwaitTag>::unlink();
+    if (upstream_.file == FileRole::taking) pass_on_file(services);
     upload_.abandon(services.lane);
     download_.abandon(services.lane);
     // What did not end in good order must not look as if it had. On a connection that is dead already it is
@@ -454,7 +567,9 @@ void Session::record(SessionRecord::Event event, Services& services) const noexc
 
 PathReason Session::path_reason() const noexcept {
     if (upload_.bytes_spliced() + download_.bytes_spliced() > 0) return PathReason::bulk;
-    if (!client_.stream_of_tcp || (upstream_.fd.valid() && !upstream_.stream_of_tcp))
+    if (kind_->socket_type == SOCK_SEQPACKET) return PathReason::messages;
+    const bool of_file = upstream_.file != FileRole::none;
+    if (!client_.stream_of_tcp || (upstream_.fd.valid() && !of_file && !upstream_.stream_of_tcp))
         return PathReason::unix_socket;
     if (upload_.splice_refused() || download_.splice_refused()) return PathReason::not_spliceable;
     if (upload_.pipe_missed() || download_.pipe_missed()) return PathReason::no_pipe;

@@ -8,9 +8,10 @@
 namespace sluice {
 
 AddressList literal_addresses(const Endpoint& endpoint) {
-    if (endpoint.kind == Endpoint::Kind::unix_stream)
+    if (endpoint.is_unix())
         return std::make_shared<const std::vector<SocketAddress>>(
             1, SocketAddress::from_unix_path(endpoint.path));
+    if (endpoint.kind == Endpoint::Kind::file) return std::make_shared<const std::vector<SocketAddress>>(1);
     if (const auto address = SocketAddress::from_literal(endpoint.host, endpoint.port))
         return std::make_shared<const std::vector<SocketAddress>>(1, *address);
     return nullptr;
@@ -36,7 +37,7 @@ Pool::Choice Pool::choose(Attempt& attempt) noexcept {
         const AddressList& addresses = backends_[attempt.backend].addresses;
         // The list may have changed since the last attempt; the index then still names some address of it.
         if (addresses != nullptr && ++attempt.address < addresses->size())
-            return {Next::address, (*addresses)[attempt.address]};
+            return {Next::address, current(attempt)};
         if (attempt.backends_tried > settings_->retries || attempt.backends_tried >= backends_.size())
             return {Next::none, {}};
     }
@@ -54,7 +55,7 @@ Pool::Choice Pool::choose(Attempt& attempt) noexcept {
         attempt.backend = static_cast<std::uint16_t>(index);
         attempt.address = 0;
         ++attempt.backends_tried;
-        return {Next::address, candidate.addresses->front()};
+        return {Next::address, current(attempt)};
     }
     return {hope && first ? Next::pending : Next::none, {}};
 }
@@ -62,7 +63,12 @@ Pool::Choice Pool::choose(Attempt& attempt) noexcept {
 SocketAddress Pool::current(const Attempt& attempt) const noexcept {
     SLUICE_CHECK(attempt.backend < backends_.size());
     const AddressList& addresses = backends_[attempt.backend].addresses;
-    return attempt.address < addresses->size() ? (*addresses)[attempt.address] : SocketAddress();
+    if (attempt.address >= addresses->size()) return {};
+    SocketAddress address = (*addresses)[attempt.address];
+    // The n-th port of a range goes to the n-th port of a range, or to the one port there is.
+    if (chosen(attempt).address.ports() > 1)
+        address.set_port(static_cast<std::uint16_t>(address.port() + attempt.port_offset));
+    return address;
 }
 
 }  // namespace sluice

@@ -2,7 +2,7 @@
 // workers ask of it. A program of its own, because the operators are replaced for all of it.
 
 #include "sluice/config/config.hpp"
-#include "sluice/session/relay.hpp"
+#include "sluice/relay/relay.hpp"
 
 #include "tests/support/doctest.hpp"
 #include "tests/support/folder.hpp"

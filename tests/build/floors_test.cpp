@@ -20,7 +20,7 @@ namespace {
 constexpr std::size_t lines_max = 600;
 
 // What each floor may look at besides itself. Siblings do not see each other. `config` is plain data, so
-// `upstream`, which is told by it where to dial, may look at it.
+// `upstream` and `account`, which are told by it where to dial and whom to name, may look at it.
 const std::map<std::string, std::set<std::string>> floors = {
     {"base", {}},
     {"net", {"base"}},
@@ -29,11 +29,17 @@ const std::map<std::string, std::set<std::string>> floors = {
     {"prelude", {"base", "net"}},
     {"config", {"base", "net"}},
     {"upstream", {"base", "net", "config"}},
-    {"session", {"base", "net", "flow", "reactor", "prelude", "config", "upstream"}},
-    {"datagram", {"base", "net", "flow", "reactor", "prelude", "config", "upstream"}},
-    {"control", {"base", "net", "flow", "reactor", "prelude", "config", "upstream", "session", "datagram"}},
+    {"account", {"base", "net", "config"}},
+    {"session", {"base", "net", "flow", "reactor", "prelude", "config", "upstream", "account"}},
+    {"datagram", {"base", "net", "flow", "reactor", "prelude", "config", "upstream", "account"}},
+    {"relay",
+     {"base", "net", "flow", "reactor", "prelude", "config", "upstream", "account", "session", "datagram"}},
+    {"control",
+     {"base", "net", "flow", "reactor", "prelude", "config", "upstream", "account", "session", "datagram",
+      "relay"}},
     {"app",
-     {"base", "net", "flow", "reactor", "prelude", "config", "upstream", "session", "datagram", "control"}},
+     {"base", "net", "flow", "reactor", "prelude", "config", "upstream", "account", "session", "datagram",
+      "relay", "control"}},
 };
 
 // Implementations of one interface: each has the header of the interface instead of one of its own.
@@ -183,7 +189,7 @@ TEST_CASE("looking down, at oneself and at other people's headers is fine") {
                 "#include \"sluice/net/pipe.hpp\"\n#include <fcntl.h>\n#include <spdlog/spdlog.h>\n"
                 "#include \"sluice/base/check.hpp\"\n#include \"detail.hpp\"\n"},
                {"src/net/detail.hpp", "#include \"sluice/net/pipe.hpp\"\n"},
-               {"src/app/main.cpp", "#include \"sluice/session/worker.hpp\"\n"},
+               {"src/app/main.cpp", "#include \"sluice/relay/worker.hpp\"\n"},
                {"include/sluice/upstream/pool.hpp", "#include \"sluice/config/config.hpp\"\n"}})
               .empty());
 }

@@ -1,7 +1,7 @@
 // Orders of answers that a real engine gives once in a thousand runs, given on purpose: the real worker over
 // real loopback sockets, with a reactor that answers what the test says.
 
-#include "sluice/session/worker.hpp"
+#include "sluice/relay/worker.hpp"
 
 #include "tests/support/doctest.hpp"
 #include "tests/support/scripted_reactor.hpp"
@@ -37,8 +37,8 @@ class ScriptedWorker {
         config_.listeners.push_back({});
         config_.listeners.front().name = "front";
         config_.listeners.front().pool = "back";
-        OwnedFd listening =
-            std::move(open_listening_socket(*SocketAddress::from_literal("127.0.0.1", 0), {}, 16).value());
+        OwnedFd listening = std::move(
+            open_listening_socket(*SocketAddress::from_literal("127.0.0.1", 0), SOCK_STREAM, {}).value());
         listening_ = listening.get();
         address = to_string(local_address_of(listening_));
         Worker::Plan plan;

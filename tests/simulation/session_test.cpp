@@ -2,7 +2,7 @@
 // backends, operator and the order of all answers drawn from one seed. Whoever plays in it moves inside the
 // reactor's wait(), so that a run is one thread and its seed repeats it.
 
-#include "sluice/session/worker.hpp"
+#include "sluice/relay/worker.hpp"
 
 #include "tests/support/doctest.hpp"
 #include "tests/support/simulated_reactor.hpp"
@@ -555,6 +555,10 @@ bool Simulation::end_allowed(End end, const Player& client, const Player* upstre
         case End::connect_failed: return scenario_.dead_backends > 0;
         case End::no_backend: return scenario_.never_resolved;
         case End::limit: return scenario_.listener_max > 0 || scenario_.sessions_max < scenario_.clients;
+        case End::file_failed:
+        case End::oversized:
+        case End::answered:
+        case End::evicted: return false;  // nothing of these kinds takes part
         case End::exhausted: return report_->watches_refused > 0;
         case End::drained: return drained_;
         case End::killed: return killed_;
@@ -677,7 +681,8 @@ std::vector<std::string> Simulation::run() {
     SocketOptions options;
     options.receive_buffer = scenario_.buffers.receive;
     options.send_buffer = scenario_.buffers.send;
-    auto listening = open_listening_socket(*SocketAddress::from_literal("127.0.0.1", 0), options, 128);
+    auto listening =
+        open_listening_socket(*SocketAddress::from_literal("127.0.0.1", 0), SOCK_STREAM, options);
     if (!listening) throw std::runtime_error("no listening socket");
     port_ = local_address_of(listening->get()).port();
     Worker::Plan plan;

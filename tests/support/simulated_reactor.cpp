@@ -57,13 +57,19 @@ class SimulatedReactor final : public Reactor {
     }
 
     void watch(int fd, Token token) override {
+        watch_for(EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, fd, token);
+    }
+
+    void watch_readable(int fd, Token token) override { watch_for(EPOLLIN | EPOLLET, fd, token); }
+
+    void watch_for(std::uint32_t events, int fd, Token token) {
         if (token.question() != Question::doorbell && dice_.happens(unkindness_.refuse_watch)) {
             Asked& asked = ask(fd, token, 0);
             ++report_->watches_refused;
             end(asked, -ENOMEM);
             return;
         }
-        ask(fd, token, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET);
+        ask(fd, token, events);
     }
 
     void cancel(int, Token token) override {

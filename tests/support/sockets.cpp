@@ -34,6 +34,7 @@ struct SocketAddress {
         sockaddr_storage storage;
     };
     socklen_t size = 0;
+    int type = SOCK_STREAM;
     SocketAddress() { std::memset(&storage, 0, sizeof storage); }
 };
 
@@ -45,6 +46,11 @@ std::uint16_t parse_port(const std::string& text) {
 
 SocketAddress parse(const std::string& address) {
     SocketAddress result;
+    if (address.starts_with("unix-seqpacket:")) {
+        result = parse("unix:" + address.substr(15));
+        result.type = SOCK_SEQPACKET;
+        return result;
+    }
     if (address.starts_with("unix:")) {
         const std::string path = address.substr(5);
         if (path.size() >= sizeof result.local.sun_path) throw std::runtime_error("path too long: " + path);
@@ -102,7 +108,7 @@ std::string format(const SocketAddress& address) {
 }
 
 Socket new_socket(const SocketAddress& address, Buffers buffers) {
-    Socket socket(::socket(address.any.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+    Socket socket(::socket(address.any.sa_family, address.type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
     if (!socket.open()) fail("socket", errno);
     socket.set_buffers(buffers);
     // A test's small writes are to arrive as it made them.
@@ -313,8 +319,8 @@ Listener::Listener(const std::string& address, Buffers buffers, int backlog) {
     ::setsockopt(socket_.descriptor(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
     if (::bind(socket_.descriptor(), &bound.any, bound.size) != 0) fail("bind " + address, errno);
     if (::listen(socket_.descriptor(), backlog) != 0) fail("listen " + address, errno);
-    address_ = socket_.local_address();
-    if (!address_.starts_with("unix:")) port_ = parse_port(address_.substr(address_.rfind(':') + 1));
+    address_ = bound.type == SOCK_STREAM ? socket_.local_address() : address;
+    if (bound.any.sa_family != AF_UNIX) port_ = parse_port(address_.substr(address_.rfind(':') + 1));
 }
 
 Socket Listener::accept(Milliseconds deadline) {
@@ -353,9 +359,9 @@ std::pair<Socket, Socket> tcp_pair(Buffers buffers) {
     return {std::move(one), std::move(other)};
 }
 
-std::pair<Socket, Socket> unix_pair() {
+std::pair<Socket, Socket> unix_pair(int type) {
     std::array<int, 2> ends{};
-    if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends.data()) != 0)
+    if (::socketpair(AF_UNIX, type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends.data()) != 0)
         fail("socketpair", errno);
     return {Socket(ends[0]), Socket(ends[1])};
 }

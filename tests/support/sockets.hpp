@@ -5,6 +5,8 @@
 
 #include "tests/support/waiting.hpp"
 
+#include <sys/socket.h>
+
 #include <cstddef>
 #include <cstdint>
 #include <iosfwd>
@@ -79,7 +81,8 @@ class Socket {
 
 class Listener {
   public:
-    // `address`: "127.0.0.1:0", "[::1]:0", "unix:/path", "unix:@name"; port 0 = any free one.
+    // `address`: "127.0.0.1:0", "[::1]:0", "unix:/path", "unix:@name", "unix-seqpacket:/path"; port 0 = any
+    // free one.
     explicit Listener(const std::string& address = "127.0.0.1:0", Buffers buffers = {}, int backlog = 4096);
 
     // In the grammar of the configuration, with the port that was given.
@@ -105,7 +108,7 @@ int try_connect(const std::string& address, Milliseconds deadline = patience);
 
 // Two connected TCP sockets on loopback, and two connected unix stream sockets.
 std::pair<Socket, Socket> tcp_pair(Buffers buffers = {});
-std::pair<Socket, Socket> unix_pair();
+std::pair<Socket, Socket> unix_pair(int type = SOCK_STREAM);
 
 // A port on 127.0.0.1 (and on [::1]) that was free a moment ago.
 std::uint16_t free_port();

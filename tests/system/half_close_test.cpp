@@ -117,5 +117,25 @@ RELAY_TEST("a server that speaks and closes first ends the session only when the
     relay.stop();
 }
 
+RELAY_TEST(
+    "a slow reader of the last bytes is given time beyond the half-closed timeout, as long as it reads") {
+    RelayLayout layout = ends_layout();
+    layout.settings = "workers: 1\ntimeouts: {half_closed: 1s}\n";
+    RelayWithBackend relay(here, layout);
+    Ends ends = relay.session();
+    establish(ends);
+    // What the relay's kernel takes at once: from then on only the reader is to be waited for.
+    const std::string bytes = pattern(200'000, 11);
+    ends.near.send_all(bytes);
+    ends.near.shutdown_write();
+    std::string received;
+    while (received.size() < bytes.size()) {
+        std::this_thread::sleep_for(glance);
+        received += ends.far.receive_exactly(std::min<std::size_t>(bytes.size() - received.size(), 6'000));
+    }
+    CHECK((received == bytes));
+    relay.relay().abandon();
+}
+
 }  // namespace
 }  // namespace sluice::test

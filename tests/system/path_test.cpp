@@ -8,14 +8,12 @@
 #include "tests/support/sockets.hpp"
 #include "tests/support/waiting.hpp"
 #include "tests/system/descriptors.hpp"
+#include "tests/system/system_calls.hpp"
 
-#include <signal.h>
 #include <sys/socket.h>
 
 #include <algorithm>
 #include <cstdint>
-#include <map>
-#include <sstream>
 #include <stdexcept>
 #include <string>
 #include <thread>
@@ -25,45 +23,6 @@ namespace sluice::test {
 namespace {
 
 constexpr std::uint64_t mebibyte = 1024 * 1024;
-
-// How often a running process made some system calls, counted by strace from here to stop().
-class SystemCalls {
-  public:
-    explicit SystemCalls(pid_t pid)
-        : strace_({"strace", "-f", "-c", "-e",
-                   "trace=read,write,readv,writev,recvfrom,recvmsg,sendto,sendmsg,splice", "-o",
-                   folder_.file("counts"), "-p", std::to_string(pid)}) {
-        attached_ = strace_.wait_for_text("attached");
-    }
-
-    // False where tracing is forbidden; why() says it.
-    bool attached() const { return attached_; }
-    std::string why() const { return strace_.error(); }
-
-    // Lets the process go, and returns the calls by name.
-    std::map<std::string, std::uint64_t> stop() {
-        strace_.signal(SIGINT);
-        strace_.wait();
-        std::map<std::string, std::uint64_t> counts;
-        std::istringstream table(read_file(folder_.file("counts")));
-        // "100.00    0.001234          12       100         3 splice": errors are left out where there are
-        // none.
-        for (std::string line; std::getline(table, line);) {
-            std::istringstream words(line);
-            std::vector<std::string> fields;
-            for (std::string word; words >> word;) fields.push_back(word);
-            if (fields.size() < 5 || fields[0].find_first_not_of("0123456789.") != std::string::npos)
-                continue;
-            if (fields.back() != "total") counts[fields.back()] = std::stoull(fields[3]);
-        }
-        return counts;
-    }
-
-  private:
-    TemporaryFolder folder_;
-    Process strace_;
-    bool attached_ = false;
-};
 
 // Pumps bytes from one end to the other, and checks nothing but their number.
 void move_bytes(Socket& from, Socket& to, std::uint64_t bytes) {
@@ -111,9 +70,7 @@ RELAY_TEST("bulk moves by splice alone") {
     REQUIRE_STRACE(calls);
     move_bytes(session.near, session.far, bytes);
     const auto counts = calls.stop();
-    std::string text;
-    for (const auto& [name, count] : counts) text += " " + name + "=" + std::to_string(count);
-    INFO("calls:" << text);
+    INFO("calls:" << to_string(counts));
     CHECK(counts.contains("splice"));
     for (const auto& [name, count] : counts)
         CHECK_MESSAGE(name == "splice", name << " was called " << count << " times");

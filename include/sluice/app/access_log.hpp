@@ -1,8 +1,8 @@
 #pragma once
 
+#include "sluice/account/record.hpp"
 #include "sluice/base/clock.hpp"
 #include "sluice/config/config.hpp"
-#include "sluice/session/record.hpp"
 
 #include <spdlog/logger.h>
 

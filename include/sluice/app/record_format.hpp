@@ -1,7 +1,7 @@
 #pragma once
 
+#include "sluice/account/record.hpp"
 #include "sluice/config/config.hpp"
-#include "sluice/session/record.hpp"
 
 #include <string>
 

@@ -76,6 +76,14 @@ class List {
         return item;
     }
 
+    // The first one that is wanted, or null.
+    template <class Wanted>
+    T* find(Wanted wanted) noexcept {
+        for (Node* node = head_.next_; node != &head_; node = node->next_)
+            if (T& item = static_cast<T&>(*node); wanted(item)) return &item;
+        return nullptr;
+    }
+
   private:
     using Node = ListNode<Tag>;
     Node head_;

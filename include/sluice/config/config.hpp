@@ -59,6 +59,7 @@ struct Timeouts {
     Milliseconds idle = std::chrono::hours(1);           // no byte either way
     Milliseconds half_closed = std::chrono::minutes(5);  // one flow finished, no byte in the other
     Milliseconds max_age{0};                             // a session's whole life
+    Milliseconds udp_idle = std::chrono::seconds(30);    // datagrams: none either way
 
     bool operator==(const Timeouts&) const = default;
 };
@@ -87,12 +88,21 @@ struct Tcp {
     bool operator==(const Tcp&) const = default;
 };
 
+// When a session of datagrams is over, where its protocol says so. 0 requests = by timeout only.
+struct Udp {
+    std::uint32_t requests = 0;   // it takes so many datagrams from its client,
+    std::uint32_t responses = 0;  // and ends once so many came back
+
+    bool operator==(const Udp&) const = default;
+};
+
 struct Listener {
     std::string name;            // unique; where the file gives none, the first bind address as text
     std::vector<Endpoint> bind;  // at least one; no DNS names; port 0 = the kernel picks one
     std::string pool;   // the name of a pool in Config::pools: one made for it, if the file said `to`
     Timeouts timeouts;  // complete: what the listener does not name is inherited from Config::timeouts
     std::uint32_t sessions_max = 0;  // 0 = only the process's limit
+    Udp udp;
     Tcp tcp;
     Place place;
 

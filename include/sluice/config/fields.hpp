@@ -32,6 +32,7 @@ struct ListenerDraft {
     Placed<std::optional<Endpoint>> to;
     Timeouts timeouts;
     std::uint32_t sessions_max = 0;
+    Udp udp;
     Tcp tcp;
     Place place;
 };
@@ -166,6 +167,7 @@ inline constexpr std::size_t congestion_bytes_max = 15;  // TCP_CA_NAME_MAX with
 inline constexpr Milliseconds dns_ttl_max = std::chrono::days(24);
 inline constexpr Milliseconds dns_timeout_max = std::chrono::hours(1);
 inline constexpr std::size_t name_servers_max = 64;
+inline constexpr std::uint32_t datagrams_max = 1'000'000;  // of one session that counts them
 
 template <>
 struct Fields<Timeouts> {
@@ -174,8 +176,10 @@ struct Fields<Timeouts> {
         Field{"idle", &Timeouts::idle, Duration{}, "Ends a session in which no byte moved for so long."},
         Field{"half_closed", &Timeouts::half_closed, Duration{},
               "Ends a session of which one direction has finished and the other moved no byte for so long."},
-        Field{"max_age", &Timeouts::max_age, Duration{}, "Ends a session of that age, however busy it is."}};
-    static constexpr std::array<std::string_view, 2> later{"prelude", "udp_idle"};
+        Field{"max_age", &Timeouts::max_age, Duration{}, "Ends a session of that age, however busy it is."},
+        Field{"udp_idle", &Timeouts::udp_idle, Duration{},
+              "Ends a session of datagrams in which none came either way for so long."}};
+    static constexpr std::array<std::string_view, 1> later{"prelude"};
 };
 
 template <>
@@ -214,6 +218,16 @@ struct Fields<Tcp> {
 };
 
 template <>
+struct Fields<Udp> {
+    static constexpr auto table = std::tuple{
+        Field{"requests", &Udp::requests, Count{.max = datagrams_max},
+              "Datagrams that a session takes from its client; 0 = any number, and it ends by timeout only."},
+        Field{"responses", &Udp::responses, Count{.max = datagrams_max},
+              "After how many answers a session that has had its requests ends; 0 = none is awaited."}};
+    static constexpr Keys later{};
+};
+
+template <>
 struct Fields<ListenerDraft> {
     static constexpr auto table = std::tuple{
         Field{"name", &ListenerDraft::name, Name{}, "Its name in logs; without one, its first address."},
@@ -224,13 +238,12 @@ struct Fields<ListenerDraft> {
               "Its own timeouts; what is left out is as in the timeouts of the whole file."},
         Field{"sessions_max", &ListenerDraft::sessions_max, Count{.max = sessions_max_max},
               "Sessions that it may have at once; 0 = only the limit of the process."},
+        Field{"udp", &ListenerDraft::udp, Nested{}, "When a session of datagrams is over."},
         Field{"tcp", &ListenerDraft::tcp, Nested{},
               "Options of the sockets towards clients; with `to`, of both."}};
-    static constexpr std::array<std::string_view, 10> later{"accept_proxy", "trust",
-                                                            "routes",       "allow",
-                                                            "deny",         "sessions_per_client",
-                                                            "accept_rate",  "accept_rate_per_client",
-                                                            "bandwidth",    "udp"};
+    static constexpr std::array<std::string_view, 9> later{
+        "accept_proxy",           "trust",    "routes", "allow", "deny", "sessions_per_client", "accept_rate",
+        "accept_rate_per_client", "bandwidth"};
 };
 
 template <>

@@ -2,6 +2,7 @@
 
 #include "sluice/net/pipe.hpp"
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -15,7 +16,7 @@ namespace sluice {
 // What one call on a descriptor brought.
 struct Transfer {
     enum class Outcome : std::uint8_t {
-        moved,       // `bytes` were moved, more than zero
+        moved,       // `bytes` were moved, more than zero (or a message, which may be empty)
         blocked,     // nothing now: wait for the descriptor
         ended,       // the source said FIN (or was closed by a unix peer): nothing will ever follow
         broken,      // the descriptor's connection is gone; `error` says how
@@ -29,10 +30,24 @@ struct Transfer {
     bool emptied = false;
 };
 
+// What one read for a copy asks for: beyond it splice is the better way.
+inline constexpr std::size_t copy_bytes_max = 64 * 1024;
+// The longest message that is relayed. Senders that leave their buffers as they are can send no more than
+// about 208 KiB (net.core.wmem_default).
+inline constexpr std::size_t message_bytes_max = 256 * 1024;
+
 // The calls under the channels, with the verdict for each errno in one place.
 // Descriptors are non-blocking; `memory` is lent for the call.
 Transfer receive(int source, std::span<std::byte> memory) noexcept;
 Transfer send(int target, std::span<const std::byte> bytes) noexcept;
+// The same for a file. Only disks are waited for.
+Transfer read_file(int source, std::span<std::byte> memory) noexcept;
+Transfer write_file(int target, std::span<const std::byte> bytes) noexcept;
+// One message of a socket that keeps their boundaries. An empty one is `moved` with 0 bytes; one that is
+// longer than the memory is `broken` with EMSGSIZE, and lost. REQUIRES: prepare_for_messages(source)
+Transfer receive_message(int source, std::span<std::byte> memory) noexcept;
+// A message as a whole. EMSGSIZE: longer than the target's send buffer lets any message be.
+Transfer send_message(int target, std::span<const std::byte> message) noexcept;
 // Whether the kernel calls the source readable, whatever a call that reads would bring.
 bool readable_now(int source) noexcept;
 bool writable_now(int target) noexcept;
@@ -68,9 +83,8 @@ class SpliceChannel {
 // thread.
 class BlockPool {
   public:
-    // Three sizes, so that a slow reader's last 100 bytes do not hold 64 KiB.
-    static constexpr std::size_t sizes[] = {2048, 16384, 65536};
-    static constexpr std::size_t size_max = sizes[2];
+    // Sizes, so that a slow reader's last 100 bytes do not hold 64 KiB; the last one is for messages.
+    static constexpr std::array<std::size_t, 4> sizes = {2048, 16384, copy_bytes_max, message_bytes_max};
 
     struct Block {
         std::unique_ptr<std::byte[]> memory;
@@ -79,36 +93,26 @@ class BlockPool {
 
     BlockPool();
 
-    // A block of at least `bytes`; one without memory when there is none. REQUIRES: bytes <= size_max
+    // A block of at least `bytes`; one without memory when there is none. REQUIRES: bytes <=
+    // message_bytes_max
     Block take(std::size_t bytes) noexcept;
     void give_back(Block block) noexcept;
     std::size_t taken_bytes() const noexcept { return taken_; }
 
   private:
-    static constexpr std::size_t idle_max_of_a_size = 64;
-    std::vector<Block> idle_[3];
+    static constexpr std::array<std::size_t, sizes.size()> idle_max = {64, 64, 64, 8};
+    std::array<std::vector<Block>, sizes.size()> idle_;
     std::size_t taken_ = 0;
 };
 
-// Bytes of one flow that rest in memory on their way.
+// What the two channels in memory have in common.
 //
-// Within one turn they lie in the worker's scratch memory, which all sessions share; only what the target did
-// not take is moved to a block of its own (settle()). An idle session therefore owns no memory here.
-class CopyChannel {
+// Within one turn the bytes lie in the worker's scratch memory, which all sessions share; only what the
+// target did not take is moved to a block of its own (settle()). An idle session therefore owns no memory
+// here.
+class MemoryChannel {
   public:
-    bool empty() const noexcept { return begin_ == end_; }
     std::size_t held() const noexcept { return end_ - begin_; }
-
-    // Reads from the source into the scratch memory, which is lent until settle() or until empty().
-    // REQUIRES: empty()
-    Transfer fill(int source, std::span<std::byte> scratch) noexcept;
-
-    // The same from a pipe that a target turned out not to take splices from.
-    // REQUIRES: empty(), and the pipe holds bytes
-    Transfer fill_from_pipe(int read_end, std::span<std::byte> scratch) noexcept;
-
-    // REQUIRES: !empty()
-    Transfer drain(int target) noexcept;
 
     // Before the turn ends: what is still held leaves the scratch memory for a block. False when there is no
     // memory for one: the bytes are lost, and the flow with them.
@@ -117,13 +121,51 @@ class CopyChannel {
     // Throws away what is held, and gives the block back if there is one.
     void clear(BlockPool& blocks) noexcept;
 
-  private:
+  protected:
+    MemoryChannel() = default;
     Transfer adopt(Transfer transfer, std::span<std::byte> scratch) noexcept;
+    std::span<const std::byte> bytes() const noexcept { return {bytes_ + begin_, held()}; }
 
     const std::byte* bytes_ = nullptr;  // in scratch memory, or in block_
     std::uint32_t begin_ = 0;
     std::uint32_t end_ = 0;
     BlockPool::Block block_;
+};
+
+// Bytes of one flow that rest in memory on their way.
+class CopyChannel : public MemoryChannel {
+  public:
+    bool empty() const noexcept { return held() == 0; }
+
+    // Reads from the source into the scratch memory, which is lent until settle() or until empty().
+    // REQUIRES: empty()
+    Transfer fill(int source, std::span<std::byte> scratch) noexcept;
+    Transfer fill_from_file(int source, std::span<std::byte> scratch) noexcept;
+
+    // The same from a pipe that a target turned out not to take splices from.
+    // REQUIRES: empty(), and the pipe holds bytes
+    Transfer fill_from_pipe(int read_end, std::span<std::byte> scratch) noexcept;
+
+    // REQUIRES: !empty()
+    Transfer drain(int target) noexcept;
+    Transfer drain_to_file(int target) noexcept;
+};
+
+// One message on its way between two sockets that keep the boundaries of messages. It may be empty.
+class MessageChannel : public MemoryChannel {
+  public:
+    bool empty() const noexcept { return !holds_message_; }
+
+    // REQUIRES: empty(), and scratch memory of message_bytes_max
+    Transfer fill(int source, std::span<std::byte> scratch) noexcept;
+
+    // All of it or nothing. REQUIRES: !empty()
+    Transfer drain(int target) noexcept;
+
+    void clear(BlockPool& blocks) noexcept;
+
+  private:
+    bool holds_message_ = false;
 };
 
 }  // namespace sluice

@@ -22,6 +22,7 @@ struct SocketOptions {
     int receive_buffer = 0;  // bytes
     int send_buffer = 0;     // bytes
     char congestion[16] = {};
+    int backlog = 4096;  // listeners only
 };
 
 // What a call of the system answered when it failed: which call, and errno.
@@ -35,9 +36,10 @@ constexpr bool no_descriptor_or_memory(int error) noexcept {
     return error == EMFILE || error == ENFILE || error == ENOBUFS || error == ENOMEM;
 }
 
-// A stream socket for `address`, non-blocking and close-on-exec, not yet connected, with the options set.
-std::expected<OwnedFd, SystemError> open_stream_socket(const SocketAddress& address,
-                                                       const SocketOptions& options) noexcept;
+// A socket of this type (SOCK_STREAM, SOCK_SEQPACKET) for `address`, non-blocking and close-on-exec, not yet
+// connected, with the options set.
+std::expected<OwnedFd, SystemError> open_socket(const SocketAddress& address, int type,
+                                                const SocketOptions& options) noexcept;
 
 // How a dial began.
 //   connected, under_way: watch the socket; when it is writable the dial is over, take_error() says how.
@@ -50,8 +52,15 @@ struct Dial {
 Dial dial(int fd, const SocketAddress& address) noexcept;
 
 // An urgent byte stays where it stands in the stream. By default the kernel takes it out and, nobody asking
-// for it, loses it. Every socket that open_stream_socket() and open_listening_socket() make has it set.
+// for it, loses it. Every socket that open_socket() and open_listening_socket() make has it set.
 bool keep_urgent_bytes_in_place(int fd) noexcept;
+
+// From now on a message that this socket receives has a time, and the end of the stream has none: that is how
+// an empty message is told from the end (recv answers 0 to both).
+// For a socket that keeps the boundaries of messages. A message that it receives from now on has a time, and
+// the end has none: that is how an empty one is told from the end (recv answers 0 to both). And its send
+// buffer takes messages of this size, as far as net.core.wmem_max allows.
+bool prepare_for_messages(int fd, std::size_t message_bytes_max) noexcept;
 
 // How the socket's last asynchronous error reads (SO_ERROR), which this also clears; 0 for none.
 int take_error(int fd) noexcept;
@@ -72,11 +81,11 @@ void reset_on_close(int fd) noexcept;
 // A listening socket that shares its TCP address with the other workers' sockets by SO_REUSEPORT. Accepted
 // sockets inherit the options, so nothing is set on them one by one. "[::]" takes IPv4 clients too. The stale
 // file of a unix path must be gone already.
-std::expected<OwnedFd, SystemError> open_listening_socket(const SocketAddress& address,
-                                                          const SocketOptions& options, int backlog) noexcept;
+std::expected<OwnedFd, SystemError> open_listening_socket(const SocketAddress& address, int type,
+                                                          const SocketOptions& options) noexcept;
 
 // Whether somebody listens on this address now: a bind that shares nothing is refused, or a unix path
 // answers. EADDRINUSE, EACCES and the like say why this address cannot be had; 0: it can.
-int probe_listening_address(const SocketAddress& address) noexcept;
+int probe_listening_address(const SocketAddress& address, int type) noexcept;
 
 }  // namespace sluice

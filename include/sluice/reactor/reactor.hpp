@@ -14,10 +14,12 @@ namespace sluice {
 
 // What a worker may ask. Each names who will handle the answer.
 enum class Question : std::uint8_t {
-    accept = 1,      // a client? (a listener)
-    watch_client,    // readable, writable, closed? (a session's client socket)
-    watch_upstream,  // the same of its upstream socket; its first answer also tells whether it is connected
-    doorbell,        // does another thread want something? (the worker)
+    accept = 1,       // a client? (a listener)
+    watch_client,     // readable, writable, closed? (a session's client socket)
+    watch_upstream,   // the same of its upstream socket; its first answer also tells whether it is connected
+    doorbell,         // does another thread want something? (the worker)
+    watch_datagrams,  // readable? (a listener of datagrams)
+    watch_datagram_upstream,  // readable, writable? (a datagram session's upstream socket)
 };
 
 // The 64-bit name of one outstanding question: operation, generation, slot. The kernel gets it instead of an
@@ -74,6 +76,10 @@ class Reactor {
     // Tell of events, edge-triggered: what holds now once, then each change. A partial read brings no new
     // event.
     virtual void watch(int fd, Token token) = 0;
+
+    // The same of readability and errors only. Of a datagram socket that sends, whose kernel calls it
+    // writable anew with each datagram that has left.
+    virtual void watch_readable(int fd, Token token) = 0;
 
     // Wish that a question ends. Its own last answer says that it did.
     virtual void cancel(int fd, Token token) = 0;

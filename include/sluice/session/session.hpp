@@ -1,5 +1,9 @@
 #pragma once
 
+#include "sluice/account/counters.hpp"
+#include "sluice/account/end.hpp"
+#include "sluice/account/record.hpp"
+#include "sluice/account/seat.hpp"
 #include "sluice/base/clock.hpp"
 #include "sluice/base/deadlines.hpp"
 #include "sluice/base/list.hpp"
@@ -9,12 +13,8 @@
 #include "sluice/net/address.hpp"
 #include "sluice/net/socket.hpp"
 #include "sluice/reactor/reactor.hpp"
-#include "sluice/session/counters.hpp"
-#include "sluice/session/end.hpp"
-#include "sluice/session/record.hpp"
 #include "sluice/upstream/pool.hpp"
 
-#include <atomic>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -27,30 +27,12 @@ struct AgeTag;       // how long it may live at all
 struct RunTag;       // the run queue
 struct AwaitTag;     // sessions that wait for a name to be resolved
 
-// A seat under the limits of the process and of a listener, freed when it dies. Shared by all workers.
-class Seat {
-  public:
-    using Count = std::atomic<std::uint32_t>;
-
-    // A seat if there are fewer than the given maxima; `taken()` says.
-    Seat(Count& process, std::uint32_t process_max, Count& listener, std::uint32_t listener_max) noexcept;
-    ~Seat();
-    Seat(Seat&& other) noexcept
-        : process_(std::exchange(other.process_, nullptr)),
-          listener_(std::exchange(other.listener_, nullptr)) {}
-    Seat& operator=(Seat&&) = delete;
-
-    bool taken() const noexcept { return process_ != nullptr; }
-
-  private:
-    Count* process_ = nullptr;
-    Count* listener_ = nullptr;
-};
-
 // What the sessions of one listener have in common, as one worker knows it. Outlives its sessions.
 struct SessionKind {
     const config::Listener* listener;
     Pool* pool;
+    int socket_type;            // SOCK_STREAM or SOCK_SEQPACKET, on both sides
+    std::uint16_t port_offset;  // of the bound port, in the listener's range
     SocketOptions upstream_options;
     // Deadline classes of the worker.
     std::uint32_t connect, idle, half_closed, max_age;
@@ -66,6 +48,7 @@ struct Services {
     Deadlines<Session, AgeTag> ages;
     List<Session, RunTag> run_queue;
     List<Session, AwaitTag> awaiting;
+    List<Session, AwaitTag> awaiting_file;  // another session's turn at a file; who came first is first
     WorkerCounters& counters;
     Records& records;
     std::size_t worker;                 // whose ring of records
@@ -89,7 +72,7 @@ enum class SessionState : std::uint8_t {
     awaiting_address,  // the pool's names are still being resolved; no upstream socket
     dialing,           // the upstream socket is connecting, and watched
     redialing,  // a dial failed and its socket's last answer is awaited; or time is given to a busy unix
-                // queue, or to others to free a descriptor
+                // queue, or to others to free a descriptor or a file
     relaying,   // both flows may run
     flushing,   // one side is broken; what it sent before is being delivered to the other
     closing,    // ended: only last answers are awaited
@@ -140,6 +123,9 @@ class Session : public DeadlineNode<PatienceTag>,
 
     void dial_next(Services& services) noexcept;
     Dialled dial_target(const SocketAddress& target, Services& services) noexcept;
+    Dialled open_upstream_file(const Endpoint& file, Services& services) noexcept;
+    bool shares_file_with(const Session& other) const noexcept;
+    void pass_on_file(Services& services) noexcept;
     Dialled dial_upstream(const SocketAddress& target, Services& services) noexcept;
     void dial_again(Services& services) noexcept;
     Dialled starve(int error, Services& services) noexcept;
@@ -147,8 +133,10 @@ class Session : public DeadlineNode<PatienceTag>,
     void client_changed(Services& services) noexcept;
     void upstream_changed(Services& services) noexcept;
     void connected(Services& services) noexcept;
+    void choose_paths() noexcept;
     void relay(Services& services) noexcept;
     void note_half_close(Services& services) noexcept;
+    bool slow_reader_moves(Services& services) noexcept;
     void close_done(Services& services) noexcept;
     void break_off(Services& services) noexcept;
     void flush(Services& services) noexcept;
@@ -175,10 +163,9 @@ class Session : public DeadlineNode<PatienceTag>,
     const SessionKind* kind_;
     Time started_;
     Nanoseconds connect_took_{-1};
-    Time give_up_at_{};  // flushing: reset then. redialing a busy unix socket, or without a descriptor: over
-                         // then
-    std::uint64_t flush_delivered_ =
-        0;  // flushing: bytes that the target has acknowledged, as of the last look
+    Time give_up_at_{};  // flushing: reset then. redialing for want of anything: over then
+    // flushing and half-closed: bytes that the reader has acknowledged, as of the last look
+    std::uint64_t flush_delivered_ = 0;
     PeerAddress peer_;
     Seat seat_;
 };

@@ -33,6 +33,7 @@ class Pool {
         std::uint16_t backend = none;  // the one being tried
         std::uint16_t address = 0;     // of its addresses, the one being tried
         std::uint16_t backends_tried = 0;
+        std::uint16_t port_offset = 0;  // of the port that the client reached, in its listener's range
     };
 
     enum class Next : std::uint8_t {
@@ -49,6 +50,11 @@ class Pool {
     // backend's other addresses, then those of up to `retries` other backends.
     Choice choose(Attempt& attempt) noexcept;
 
+    // What the attempt is at. REQUIRES: choose() has answered `address`
+    const config::Backend& chosen(const Attempt& attempt) const noexcept {
+        return *backends_[attempt.backend].settings;
+    }
+
     // The address that the attempt is at, to dial it once more; a default one if it is gone from the list.
     SocketAddress current(const Attempt& attempt) const noexcept;
 
@@ -58,7 +64,7 @@ class Pool {
     std::uint32_t turn_ = 0;  // round robin: the next session begins here
 };
 
-// The one address of an endpoint that needs no resolver; null for a DNS name.
+// The one address of an endpoint that needs no resolver (of a file: one of no family); null for a DNS name.
 AddressList literal_addresses(const Endpoint& endpoint);
 
 }  // namespace sluice

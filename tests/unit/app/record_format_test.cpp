@@ -96,6 +96,26 @@ TEST_CASE("as JSON the names are the same, numbers are numbers and nothing is nu
     CHECK(scene.json()["connect"].is_null());
 }
 
+TEST_CASE("a session of datagrams is told with their numbers, and a stream without") {
+    Scene scene;
+    CHECK(scene.text().find("datagrams") == std::string::npos);
+    CHECK_FALSE(scene.json().contains("upload_datagrams"));
+    scene.record.datagrams = true;
+    scene.record.spliced_bytes = 0;
+    scene.record.path_reason = PathReason::datagrams;
+    scene.record.end = End::idle_timeout;
+    scene.record.upload_datagrams = 3;
+    scene.record.download_datagrams = 2;
+    scene.record.lost_datagrams = 1;
+    CHECK(
+        scene.text().ends_with(" path=copy end=idle_timeout why=datagrams upload_datagrams=3 "
+                               "download_datagrams=2 lost_datagrams=1"));
+    const auto object = scene.json();
+    CHECK(object["upload_datagrams"] == 3);
+    CHECK(object["download_datagrams"] == 2);
+    CHECK(object["lost_datagrams"] == 1);
+}
+
 TEST_CASE("a name with blanks and control characters stays one word of one line") {
     Scene scene;
     scene.listener.name = "unix:/tmp/a b\n\"c\"";

@@ -279,7 +279,80 @@ TEST_CASE("keys and words that a later build will know are refused as such") {
     CHECK(mentions(complaint(pool("backends: [{address: \"h:1\", weight: 2}]")), later));
     CHECK(mentions(complaint(pool("backends: [\"h:1\"]\n    health_check: {type: tcp}")), later));
     CHECK(mentions(complaint(pool("backends: [\"h:1\"]\n    balance: maglev")), later));
-    CHECK(mentions(complaint(listener("{bind: \"udp://127.0.0.1:53\", pool: db}")), later));
+}
+
+TEST_CASE("kinds that cannot be relayed to each other are refused where the listener says its address") {
+    const auto between = [](std::string_view bind, std::string_view backend) {
+        return "listeners:\n  - {bind: \"" + std::string(bind) + "\", pool: p}\npools: {p: {backends: [\"" +
+               std::string(backend) + "\"]}}\n";
+    };
+    for (const auto& [bind, backend] : {std::pair{":53", "h:53"},
+                                        {"unix:/a", "h:53"},
+                                        {":53", "unix:/a"},
+                                        {"udp://:53", "udp://h:53"},
+                                        {"udp://:53", "unix-dgram:/a"},
+                                        {"unix-seqpacket:/a", "unix-seqpacket:@b"},
+                                        {":53", "file:/a"},
+                                        {"unix:/a", "file:/b?append"},
+                                        {":10-19", "h:10-19"},
+                                        {"udp://:10-19", "udp://h:20-29"},
+                                        {":10-19", "h:1"}})
+        CHECK_NOTHROW(loaded(between(bind, backend)));
+    for (const auto& [bind, backend, part] : {std::tuple{"udp://:53", "h:53", "cannot be relayed"},
+                                              {":53", "udp://h:53", "cannot be relayed"},
+                                              {"udp://:53", "file:/a", "is a file"},
+                                              {"unix-dgram:/a", "file:/a", "is a file"},
+                                              {"unix-seqpacket:/a", "unix:/b", "sequenced packets"},
+                                              {"unix-seqpacket:/a", "file:/b", "is a file"},
+                                              {":10-19", "h:10-18", "a range of the same size"},
+                                              {":10", "h:10-11", "a range of the same size"}}) {
+        const std::string message = complaint(between(bind, backend));
+        CHECK(begins(message, "t:2:12: "));
+        CHECK(mentions(message, part));
+    }
+    CHECK(begins(complaint(listener("{bind: [\":53\", \"udp://:53\"], pool: db}")), "t:2:20: \"udp://:53\""));
+    CHECK(begins(complaint(pool("backends: [\"h:1\", \"udp://h:1\"]")), "t:4:23: \"udp://h:1\""));
+    CHECK(begins(complaint(pool("backends: [\"h:1\", \"file:/a\"]")), "t:4:23: \"file:/a\""));
+    CHECK(begins(complaint(listener("{bind: \"file:/a\", pool: db}")), "t:2:12: nobody can connect"));
+    CHECK(begins(complaint(listener("{bind: \":53\", to: \"udp://h:1\"}")), "t:2:12: "));
+    CHECK(begins(complaint(pool("backends: [\"udp://:53\"]")), "t:4:16: "));
+    const std::vector<std::string> targets = {"udp://h:53"};
+    CHECK(!forward(":53", targets));
+    CHECK(forward("udp://:53", targets));
+}
+
+TEST_CASE("ranges of ports overlap where one port is in both") {
+    const auto both = [](std::string_view one, std::string_view other) {
+        return listener("{bind: [\"" + std::string(one) + "\", \"" + std::string(other) + "\"], pool: db}");
+    };
+    for (const auto& [one, other] : {std::pair{":10-20", ":20"},
+                                     {":20", ":10-20"},
+                                     {":10-20", "0.0.0.0:15"},
+                                     {":10-20", ":15-25"},
+                                     {":15-25", ":10-20"},
+                                     {":10-20", ":12-13"}})
+        CHECK(mentions(complaint(both(one, other)), "overlaps"));
+    for (const auto& [one, other] :
+         {std::pair{":10-20", ":21-30"}, {":10-20", "127.0.0.1:15"}, {":10", ":11"}, {"unix:@a", "unix:@b"}})
+        CHECK_NOTHROW(loaded(both(one, other)));
+    // A port of UDP is not the same port of TCP, but one listener has one kind.
+    CHECK_NOTHROW(loaded(
+        "listeners:\n  - {bind: \":53\", to: \"h:53\"}\n  - {bind: \"udp://:53\", to: \"udp://h:53\"}\n"));
+}
+
+TEST_CASE("what ends a session of datagrams is read, and responses without requests are warned of") {
+    const std::string text =
+        "timeouts: {udp_idle: 7s}\nlisteners:\n  - {bind: \"udp://:53\", to: \"udp://h:53\", udp: {requests: "
+        "1, "
+        "responses: 2}}\n";
+    const Config config = loaded(text);
+    CHECK(config.listeners.front().timeouts.udp_idle == std::chrono::seconds(7));
+    CHECK(config.listeners.front().udp == Udp{.requests = 1, .responses = 2});
+    CHECK(warnings(config, "t").empty());
+    const Config odd =
+        loaded("listeners:\n  - {bind: \"udp://:53\", to: \"udp://h:53\", udp: {responses: 2}}\n");
+    REQUIRE(warnings(odd, "t").size() == 1);
+    CHECK(begins(to_string(warnings(odd, "t").front()), "t:2:5: \"responses\" has no effect"));
 }
 
 TEST_CASE("values of a wrong kind are refused at their own place") {

@@ -2,6 +2,7 @@
 
 #include "tests/support/death.hpp"
 #include "tests/support/doctest.hpp"
+#include "tests/support/process.hpp"
 #include "tests/support/sockets.hpp"
 
 #include <fcntl.h>
@@ -16,6 +17,7 @@
 #include <algorithm>
 #include <array>
 #include <csignal>
+#include <cstring>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -44,7 +46,7 @@ void wait_for(const test::Socket& socket, short events) {
 }
 
 struct Memory {
-    std::array<std::byte, 65'536> bytes{};
+    std::vector<std::byte> bytes = std::vector<std::byte>(message_bytes_max);
     std::string text(std::size_t size) const { return {reinterpret_cast<const char*>(bytes.data()), size}; }
 };
 
@@ -285,7 +287,7 @@ TEST_CASE("what a copy channel could not drain survives the scratch memory") {
     CHECK(channel.drain(target.descriptor()).outcome == Outcome::blocked);
     CHECK(channel.settle(blocks));
     CHECK(blocks.taken_bytes() == 65'536);
-    scratch.bytes.fill(std::byte{0xee});
+    std::ranges::fill(scratch.bytes, std::byte{0xee});
     CHECK(channel.settle(blocks));  // a second time changes nothing
     CHECK(blocks.taken_bytes() == 65'536);
     std::string received;
@@ -315,25 +317,125 @@ TEST_CASE("settling an empty channel takes no block, and a channel is filled onl
     CHECK(channel.empty());
 }
 
-TEST_CASE("blocks come in three sizes, are used again and counted") {
+TEST_CASE("blocks come in four sizes, are used again and counted") {
     BlockPool blocks;
     std::vector<BlockPool::Block> taken;
-    for (const auto& [bytes, size] : {std::pair{1, 2048}, std::pair{2048, 2048}, std::pair{2049, 16'384},
-                                      std::pair{16'385, 65'536}, std::pair{65'536, 65'536}}) {
+    for (const auto& [bytes, size] :
+         {std::pair{1, 2048}, std::pair{2048, 2048}, std::pair{2049, 16'384}, std::pair{16'385, 65'536},
+          std::pair{65'536, 65'536}, std::pair{65'537, 262'144}, std::pair{262'144, 262'144}}) {
         taken.push_back(blocks.take(static_cast<std::size_t>(bytes)));
         CHECK(std::cmp_equal(taken.back().size, size));
     }
-    CHECK(blocks.taken_bytes() == 2 * 2048 + 16'384 + 2 * 65'536);
+    CHECK(blocks.taken_bytes() == 2 * 2048 + 16'384 + 2 * 65'536 + 2 * 262'144);
     const std::byte* last = taken.back().memory.get();
     while (!taken.empty()) {
         blocks.give_back(std::move(taken.back()));
         taken.pop_back();
     }
     CHECK(blocks.taken_bytes() == 0);
-    const BlockPool::Block first = blocks.take(65'536);
-    const BlockPool::Block second = blocks.take(65'536);
+    const BlockPool::Block first = blocks.take(262'144);
+    const BlockPool::Block second = blocks.take(262'144);
     CHECK((first.memory.get() == last || second.memory.get() == last));
-    CHECK(test::death_of([&] { blocks.take(65'537); }).signal == SIGABRT);
+    CHECK(test::death_of([&] { blocks.take(message_bytes_max + 1); }).signal == SIGABRT);
+}
+
+TEST_CASE("descriptors that a unix peer sends along are not kept") {
+    auto [sender, source] = test::unix_pair();
+    const std::size_t before = test::descriptors_open(::getpid());
+    for (int round = 0; round < 20; ++round) {
+        const std::array<int, 2> gifts = {sender.descriptor(), source.descriptor()};
+        alignas(cmsghdr) std::array<std::byte, CMSG_SPACE(sizeof(gifts))> control{};
+        char byte = 'x';
+        iovec vector{.iov_base = &byte, .iov_len = 1};
+        msghdr message{};
+        message.msg_iov = &vector;
+        message.msg_iovlen = 1;
+        message.msg_control = control.data();
+        message.msg_controllen = control.size();
+        cmsghdr* header = CMSG_FIRSTHDR(&message);
+        header->cmsg_level = SOL_SOCKET;
+        header->cmsg_type = SCM_RIGHTS;
+        header->cmsg_len = CMSG_LEN(sizeof(gifts));
+        std::memcpy(CMSG_DATA(header), gifts.data(), sizeof(gifts));
+        REQUIRE(::sendmsg(sender.descriptor(), &message, 0) == 1);
+        Memory memory;
+        CHECK(receive(source.descriptor(), memory.bytes).bytes == 1);
+    }
+    CHECK(test::descriptors_open(::getpid()) == before);
+}
+
+// Two sockets that keep the boundaries of messages; what `reader` receives has a time.
+std::pair<test::Socket, test::Socket> message_pair() {
+    auto pair = test::unix_pair(SOCK_SEQPACKET);
+    const int on = 1;
+    for (const test::Socket* socket : {&pair.first, &pair.second})
+        REQUIRE(::setsockopt(socket->descriptor(), SOL_SOCKET, SO_TIMESTAMP, &on, sizeof(on)) == 0);
+    return pair;
+}
+
+TEST_CASE("messages pass one by one, an empty one is a message, and the end is none") {
+    auto [sender, source] = message_pair();
+    auto [target, receiver] = message_pair();
+    const std::string longest = test::pattern(200'000, 1);
+    const std::vector<std::string> messages = {"one", "", "two", longest, ""};
+    Memory memory;
+    BlockPool blocks;
+    MessageChannel channel;
+    for (const std::string& message : messages) {
+        REQUIRE(::send(sender.descriptor(), message.data(), message.size(), 0) ==
+                static_cast<ssize_t>(message.size()));
+        const Transfer filled = channel.fill(source.descriptor(), memory.bytes);
+        CHECK(filled.outcome == Outcome::moved);
+        CHECK(filled.bytes == message.size());
+        CHECK(!channel.empty());
+        // It outlives the turn.
+        REQUIRE(channel.settle(blocks));
+        std::ranges::fill(memory.bytes, std::byte{0xee});
+        const Transfer drained = channel.drain(target.descriptor());
+        CHECK(drained.outcome == Outcome::moved);
+        CHECK(channel.empty());
+        channel.clear(blocks);
+        const Transfer received = receive_message(receiver.descriptor(), memory.bytes);
+        CHECK(received.outcome == Outcome::moved);
+        CHECK((memory.text(received.bytes) == message));
+    }
+    CHECK(channel.fill(source.descriptor(), memory.bytes).outcome == Outcome::blocked);
+    sender.shutdown_write();
+    CHECK(channel.fill(source.descriptor(), memory.bytes).outcome == Outcome::ended);
+    CHECK(blocks.taken_bytes() == 0);
+}
+
+TEST_CASE("a message that is too long for the memory, or for the target, is said to be so") {
+    auto [sender, source] = message_pair();
+    std::array<std::byte, 10> little{};
+    sender.send_all("more than ten bytes");
+    const Transfer cut = receive_message(source.descriptor(), little);
+    CHECK(cut.outcome == Outcome::broken);
+    CHECK(cut.error == EMSGSIZE);
+    auto [target, receiver] = message_pair();
+    target.set_buffers({.receive = 0, .send = 4096});
+    const std::string big = test::pattern(100'000, 2);
+    const Transfer refused = send_message(target.descriptor(), bytes_of(big));
+    CHECK(refused.outcome == Outcome::broken);
+    CHECK(refused.error == EMSGSIZE);
+}
+
+TEST_CASE("a target that takes no message leaves it in the channel") {
+    auto [sender, source] = message_pair();
+    auto [target, receiver] = message_pair();
+    sender.send_all("waits");
+    while (send_message(target.descriptor(), bytes_of("filler")).outcome == Outcome::moved) continue;
+    Memory memory;
+    BlockPool blocks;
+    MessageChannel channel;
+    REQUIRE(channel.fill(source.descriptor(), memory.bytes).bytes == 5);
+    CHECK(channel.drain(target.descriptor()).outcome == Outcome::blocked);
+    CHECK(!channel.empty());
+    REQUIRE(channel.settle(blocks));
+    CHECK(blocks.taken_bytes() > 0);
+    channel.clear(blocks);
+    CHECK(channel.empty());
+    CHECK(blocks.taken_bytes() == 0);
 }
 
 }  // namespace

@@ -221,7 +221,7 @@ class Bench {
     }
 
     OwnedFd epoll_{::epoll_create1(EPOLL_CLOEXEC)};
-    std::vector<std::byte> scratch_ = std::vector<std::byte>(BlockPool::size_max);
+    std::vector<std::byte> scratch_ = std::vector<std::byte>(message_bytes_max);
     std::uint64_t passed_on_ = 0;
 
   public:

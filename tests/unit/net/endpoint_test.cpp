@@ -64,7 +64,9 @@ TEST_CASE("only a host that is no address needs DNS") {
 
 TEST_CASE("every written endpoint reads back to itself") {
     for (const char* text : {"10.0.0.1:443", "db1.example.org:5432", ":80", "127.0.0.1:0", "[::1]:8443",
-                             "[2001:db8::1]:1", "unix:/run/app.sock", "unix:@app"}) {
+                             "[2001:db8::1]:1", "unix:/run/app.sock", "unix:@app", "udp://10.0.0.1:53",
+                             "udp://[::1]:53-54", ":10000-10099", "unix-seqpacket:/a", "unix-dgram:@b",
+                             "file:/a", "file:/a?append", "file:/a?create", "file:/a?append&create"}) {
         CHECK(to_string(parsed(text)) == text);
         CHECK(parsed(to_string(parsed(text))) == parsed(text));
     }
@@ -77,11 +79,53 @@ TEST_CASE("a bare IPv6 address is refused with the brackets it needs") {
     CHECK(mentions(refusal("a:b:80"), "more than one colon"));
 }
 
-TEST_CASE("kinds that a later build will know are refused by name") {
-    for (const char* text : {"udp://1.2.3.4:53", "unix-dgram:/a", "unix-seqpacket:/a", "file:/a"})
-        CHECK(mentions(refusal(text), "not supported by this build yet"));
-    CHECK(mentions(refusal("127.0.0.1:10000-10099"), "port ranges"));
-    CHECK(mentions(refusal(":1-2"), "port ranges"));
+TEST_CASE("every scheme has its kind and its transport") {
+    const auto is = [](std::string_view text, Endpoint::Kind kind, Transport transport) {
+        CHECK(parsed(text).kind == kind);
+        CHECK(parsed(text).transport() == transport);
+    };
+    is("1.2.3.4:53", Endpoint::Kind::tcp, Transport::stream);
+    is("udp://1.2.3.4:53", Endpoint::Kind::udp, Transport::datagram);
+    is("udp://:53", Endpoint::Kind::udp, Transport::datagram);
+    is("unix:/a", Endpoint::Kind::unix_stream, Transport::stream);
+    is("unix-seqpacket:@a", Endpoint::Kind::unix_seqpacket, Transport::seqpacket);
+    is("unix-dgram:/a", Endpoint::Kind::unix_dgram, Transport::datagram);
+    is("file:/a", Endpoint::Kind::file, Transport::file);
+    CHECK(parsed("udp://dns.example:53").is_name());
+    CHECK(parsed("unix-dgram:@a").is_abstract());
+    CHECK(parsed("unix-seqpacket:/a").is_unix());
+    CHECK_FALSE(parsed("file:/a").is_unix());
+    CHECK_FALSE(parsed("file:/a").is_name());
+}
+
+TEST_CASE("a port may be a range") {
+    CHECK(parsed("127.0.0.1:10000-10099").port == 10000);
+    CHECK(parsed("127.0.0.1:10000-10099").port_last == 10099);
+    CHECK(parsed("127.0.0.1:10000-10099").ports() == 100);
+    CHECK(parsed("udp://[::1]:1-65535").ports() == 65535);
+    CHECK(parsed(":80").ports() == 1);
+    CHECK(parsed(":80-80") == parsed(":80"));
+    CHECK(mentions(refusal(":2-1"), "1-2"));
+    CHECK(mentions(refusal(":0-5"), "begins with 0"));
+    CHECK(mentions(refusal(":1-65536"), "out of range"));
+    CHECK(mentions(refusal(":1-"), "not a port number"));
+    CHECK(mentions(refusal(":1-2-3"), "not a port number"));
+    CHECK(mentions(refusal(":1-x"), "not a port number"));
+}
+
+TEST_CASE("a file is served, or takes what comes") {
+    CHECK(parsed("file:/srv/data").path == "/srv/data");
+    CHECK_FALSE(parsed("file:/srv/data").is_sink());
+    CHECK(parsed("file:/log?append").append);
+    CHECK_FALSE(parsed("file:/log?append").create);
+    CHECK(parsed("file:/log?append").is_sink());
+    CHECK(parsed("file:/log?create").is_sink());
+    CHECK(parsed("file:/log?create&append") == parsed("file:/log?append&create"));
+    CHECK(mentions(refusal("file:/log?apend"), "?append"));
+    CHECK(mentions(refusal("file:/log?"), "?append"));
+    CHECK(mentions(refusal("file:log"), "not absolute"));
+    CHECK(mentions(refusal("file:"), "not absolute"));
+    CHECK(mentions(refusal("file:/tmp/"), "directory"));
 }
 
 TEST_CASE("ports out of range or not numbers are refused") {
@@ -145,6 +189,13 @@ TEST_CASE("binds overlap where one surely takes the other's clients, and only th
     CHECK(overlap(":80", "0.0.0.0:80"));
     CHECK(overlap(":80", "[::]:80"));
     CHECK(overlap("unix:@a", "unix:@a"));
+    CHECK(overlap("unix:/a", "unix-seqpacket:/a"));
+    CHECK_FALSE(overlap("unix:@a", "unix-seqpacket:@a"));
+    CHECK(overlap(":80-90", ":90"));
+    CHECK(overlap(":80-90", "0.0.0.0:85-95"));
+    CHECK_FALSE(overlap(":80-90", ":91-95"));
+    CHECK(overlap("udp://:53", "udp://:53"));
+    CHECK_FALSE(overlap("udp://:53", ":53"));
     CHECK_FALSE(overlap(":80", "127.0.0.1:80"));
     CHECK_FALSE(overlap("0.0.0.0:80", "[::]:80"));
     CHECK_FALSE(overlap(":80", ":81"));

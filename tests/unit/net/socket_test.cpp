@@ -27,7 +27,7 @@ SocketAddress loopback(std::uint16_t port) {
 }
 
 OwnedFd opened(const SocketAddress& address, const SocketOptions& options = {}) {
-    auto fd = open_stream_socket(address, options);
+    auto fd = open_socket(address, SOCK_STREAM, options);
     REQUIRE_MESSAGE(fd, (fd ? "" : fd.error().call));
     return std::move(*fd);
 }
@@ -75,7 +75,7 @@ TEST_CASE("options of 0 leave the system's defaults") {
 TEST_CASE("an option that the system refuses is named") {
     SocketOptions options;
     std::string("no-such-algo").copy(options.congestion, sizeof(options.congestion) - 1);
-    const auto fd = open_stream_socket(loopback(1), options);
+    const auto fd = open_socket(loopback(1), SOCK_STREAM, options);
     REQUIRE(!fd);
     CHECK(std::string(fd.error().call) == "TCP_CONGESTION");
     CHECK(fd.error().number == ENOENT);
@@ -139,11 +139,11 @@ TEST_CASE(
     "listening sockets share a port with the other workers, and what they accept inherits the options") {
     SocketOptions options;
     options.keepalive_idle_s = 44;
-    auto first = open_listening_socket(loopback(0), options, 16);
+    auto first = open_listening_socket(loopback(0), SOCK_STREAM, options);
     REQUIRE(first);
     const SocketAddress address = local_address_of(first->get());
     CHECK(address.port() != 0);
-    auto second = open_listening_socket(address, options, 16);
+    auto second = open_listening_socket(address, SOCK_STREAM, options);
     REQUIRE(second);
     second->close();
     const test::Socket client = test::connect_to(to_string(address));
@@ -157,45 +157,46 @@ TEST_CASE(
 
 TEST_CASE("[::] takes IPv4 clients too, and [::1] does not take their port away") {
     if (!test::ipv6_available()) SLUICE_SKIP("no IPv6");
-    const auto every = open_listening_socket(*SocketAddress::from_literal("::", 0), {}, 16);
+    const auto every = open_listening_socket(*SocketAddress::from_literal("::", 0), SOCK_STREAM, {});
     REQUIRE(every);
     const std::uint16_t port = local_address_of(every->get()).port();
     CHECK(test::try_connect("127.0.0.1:" + std::to_string(port)) == 0);
     CHECK(test::try_connect("[::1]:" + std::to_string(port)) == 0);
 
     const std::uint16_t other = test::free_port();
-    const auto six = open_listening_socket(*SocketAddress::from_literal("::1", other), {}, 16);
-    const auto four = open_listening_socket(loopback(other), {}, 16);
+    const auto six = open_listening_socket(*SocketAddress::from_literal("::1", other), SOCK_STREAM, {});
+    const auto four = open_listening_socket(loopback(other), SOCK_STREAM, {});
     CHECK(six);
     CHECK(four);
 }
 
 TEST_CASE("a taken address is refused with the call and errno; the probe knows beforehand") {
     const test::Listener holder;
-    CHECK(probe_listening_address(loopback(holder.port())) == EADDRINUSE);
-    const auto refused = open_listening_socket(loopback(holder.port()), {}, 16);
+    CHECK(probe_listening_address(loopback(holder.port()), SOCK_STREAM) == EADDRINUSE);
+    const auto refused = open_listening_socket(loopback(holder.port()), SOCK_STREAM, {});
     REQUIRE(!refused);
     CHECK(std::string(refused.error().call) == "bind");
     CHECK(refused.error().number == EADDRINUSE);
-    CHECK(probe_listening_address(loopback(test::free_port())) == 0);
-    CHECK(probe_listening_address(*SocketAddress::from_literal("192.0.2.1", 80)) == EADDRNOTAVAIL);
+    CHECK(probe_listening_address(loopback(test::free_port()), SOCK_STREAM) == 0);
+    CHECK(probe_listening_address(*SocketAddress::from_literal("192.0.2.1", 80), SOCK_STREAM) ==
+          EADDRNOTAVAIL);
 }
 
 TEST_CASE("the probe notices another relay's shared listener instead of joining it") {
-    const auto shared = open_listening_socket(loopback(0), {}, 16);
+    const auto shared = open_listening_socket(loopback(0), SOCK_STREAM, {});
     REQUIRE(shared);
-    CHECK(probe_listening_address(local_address_of(shared->get())) == EADDRINUSE);
+    CHECK(probe_listening_address(local_address_of(shared->get()), SOCK_STREAM) == EADDRINUSE);
 }
 
 TEST_CASE("the probe tells a unix path with a listener from a stale one") {
     const test::TemporaryFolder folder;
     const SocketAddress address = SocketAddress::from_unix_path(folder.file("s"));
-    CHECK(probe_listening_address(address) == 0);
+    CHECK(probe_listening_address(address, SOCK_STREAM) == 0);
     {
         const test::Listener listener("unix:" + folder.file("s"));
-        CHECK(probe_listening_address(address) == EADDRINUSE);
+        CHECK(probe_listening_address(address, SOCK_STREAM) == EADDRINUSE);
     }
-    CHECK(probe_listening_address(address) == 0);
+    CHECK(probe_listening_address(address, SOCK_STREAM) == 0);
 }
 
 }  // namespace

@@ -238,8 +238,8 @@ TEST_CASE_TEMPLATE("a dial that is under way tells when it is over, refused or n
     const test::Listener listener;
     const auto there = *SocketAddress::from_literal("127.0.0.1", listener.port());
     const auto nowhere = *SocketAddress::from_literal("127.0.0.1", test::free_port());
-    const auto good = open_stream_socket(there, {});
-    const auto bad = open_stream_socket(nowhere, {});
+    const auto good = open_socket(there, SOCK_STREAM, {});
+    const auto bad = open_socket(nowhere, SOCK_STREAM, {});
     REQUIRE(good);
     REQUIRE(bad);
     dial(good->get(), there);

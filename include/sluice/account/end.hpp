@@ -21,11 +21,15 @@ enum class End : std::uint8_t {
     connect_timeout,      // the last backend that was tried did not answer within timeouts.connect
     no_backend,           // no backend has an address: the names of the pool do not resolve
     limit,                // sessions_max of the process or of the listener was reached: not served
+    file_failed,          // a file could not be opened, read or written; the errno says why
+    oversized,            // a message was longer than a message may be here
+    answered,             // datagrams: as many requests and responses as udp: {requests, responses} says
+    evicted,              // datagrams: the least recently used one, when a newer one needed its place
     exhausted,            // the system refused a descriptor or memory that the session needed
     drained,              // still there when drain_timeout was over
     killed,               // ended by an operator, or by a second signal
 };
-inline constexpr std::size_t ends_count = 16;
+inline constexpr std::size_t ends_count = 20;
 
 const char* to_string(End end) noexcept;
 

@@ -1,15 +1,17 @@
-#include "sluice/session/relay.hpp"
+#include "sluice/relay/relay.hpp"
 
+#include "sluice/config/socket_options.hpp"
+#include "sluice/net/bound_address.hpp"
 #include "sluice/net/pipe.hpp"
 #include "sluice/reactor/reactor.hpp"
-#include "sluice/session/listener.hpp"
-#include "sluice/session/worker.hpp"
+#include "sluice/relay/worker.hpp"
 #include "sluice/upstream/resolver.hpp"
 
 #include <fmt/format.h>
 #include <sched.h>
 #include <spdlog/spdlog.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 
 #include <algorithm>
 #include <condition_variable>
@@ -44,15 +46,17 @@ std::uint64_t descriptors_open() {
 }
 
 // As many as the descriptors allow: two for each, after what is open, what the workers need, a share for
-// leased pipes and a reserve, so that a full relay can still open a log or answer its operator.
-std::uint32_t sessions_by_descriptors(std::size_t workers) {
+// leased pipes and a reserve, so that a full relay can still open a log or answer its operator. Sessions of
+// datagrams have one socket; but those that were just ended for a newer one hold theirs a moment longer.
+std::uint32_t sessions_by_descriptors(std::size_t workers, bool datagrams_only) {
     rlimit limit{};
     if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) limit.rlim_cur = 1024;
     const std::uint64_t descriptors = std::min<std::uint64_t>(limit.rlim_cur, 16'000'000);
     const std::uint64_t reserved =
         descriptors_open() + workers * 4 + descriptors / 32 + std::min<std::uint64_t>(64, descriptors / 8);
     const std::uint64_t left = descriptors > reserved ? descriptors - reserved : 0;
-    return static_cast<std::uint32_t>(std::max<std::uint64_t>(left / 2, 1));
+    const std::uint64_t possible = datagrams_only ? left - left / 8 : left / 2;
+    return static_cast<std::uint32_t>(std::max<std::uint64_t>(possible, 1));
 }
 
 struct ChosenEngine {
@@ -70,6 +74,13 @@ std::expected<ChosenEngine, std::string> choose_engine(config::Engine wanted) {
         probed.error()));
 }
 
+// Which threads serve a listener. Disks are slow without saying so: sessions with files have threads of their
+// own, so that nobody else waits for a disk.
+enum class Crew : std::uint8_t { sockets, files };
+
+// A range with a port in use has usually more of them; the first ones tell enough.
+constexpr std::size_t bind_errors_max = 20;
+
 class RunningRelay final : public Relay {
   public:
     explicit RunningRelay(std::shared_ptr<const config::Config> config) : config_(std::move(config)) {}
@@ -85,7 +96,7 @@ class RunningRelay final : public Relay {
 
     const char* engine() const noexcept override { return engine_.uring ? "io_uring" : "epoll"; }
     const std::string& engine_reason() const noexcept override { return engine_.reason; }
-    std::uint32_t workers() const noexcept override { return static_cast<std::uint32_t>(workers_.size()); }
+    std::uint32_t workers() const noexcept override { return crew_size_; }
     std::uint32_t sessions_max() const noexcept override { return sessions_max_; }
     const std::vector<SocketAddress>& addresses() const noexcept override { return addresses_; }
     RelayCounters counters() const noexcept override;
@@ -94,21 +105,36 @@ class RunningRelay final : public Relay {
   private:
     struct Bound {
         std::size_t listener;  // index in the configuration
+        Transport transport;
+        std::uint16_t port_offset;  // in the range of ports of its bind
         BoundAddress address;
     };
 
+    struct Wanted {
+        std::size_t listener;
+        std::uint16_t port_offset;
+        Endpoint endpoint;  // one port
+    };
+
     std::vector<std::string> bind_all(std::uint32_t worker_count);
+    std::vector<Wanted> wanted_addresses(std::vector<std::string>& errors) const;
     std::expected<void, std::string> open_workers(const std::vector<int>& cpus, std::uint32_t worker_count);
+    std::expected<void, std::string> open_worker(Crew crew, std::uint32_t index, int cpu,
+                                                 std::size_t pipe_budget);
     std::size_t pool_index(const std::string& name) const;
+    Crew crew_of(const config::Listener& listener) const;
+    bool has_crew(Crew crew) const;
     std::expected<void, std::string> start_resolver();
     void run_worker(Worker& worker, std::promise<std::expected<void, std::string>> started);
 
     // In the order in which they are needed: what comes later is gone first.
     std::shared_ptr<const config::Config> config_;
     std::uint32_t sessions_max_ = 0;
+    std::uint32_t crew_size_ = 0;  // workers of each crew
     ChosenEngine engine_{};
     alignas(64) Seat::Count sessions_{0};
     std::vector<std::unique_ptr<Seat::Count>> listener_sessions_;
+    std::vector<std::unique_ptr<Seat::Count>> listener_wanted_;  // see DatagramListener::wanted
     std::unique_ptr<Records> records_;
     std::vector<Bound> bound_;
     std::vector<SocketAddress> addresses_;
@@ -125,70 +151,148 @@ std::vector<std::string> RunningRelay::prepare() {
     const std::vector<int> cpus = allowed_cpus();
     const auto worker_count =
         config_->workers > 0 ? config_->workers : static_cast<std::uint32_t>(cpus.size());
+    crew_size_ = worker_count;
     auto engine = choose_engine(config_->engine);
     if (!engine) return {engine.error()};
     engine_ = std::move(*engine);
-    for (std::size_t index = 0; index < config_->listeners.size(); ++index)
+    for (std::size_t index = 0; index < config_->listeners.size(); ++index) {
         listener_sessions_.push_back(std::make_unique<Seat::Count>(0));
+        listener_wanted_.push_back(std::make_unique<Seat::Count>(0));
+    }
     if (auto errors = bind_all(worker_count); !errors.empty()) return errors;
 
-    const std::uint32_t possible = std::min(sessions_by_descriptors(worker_count), Token::slots_max - 1);
+    const std::uint32_t threads =
+        has_crew(Crew::files) && has_crew(Crew::sockets) ? worker_count * 2 : worker_count;
+    const bool datagrams_only = std::ranges::all_of(
+        bound_, [](const Bound& bound) { return bound.transport == Transport::datagram; });
+    const std::uint32_t possible =
+        std::min(sessions_by_descriptors(threads, datagrams_only), Token::slots_max - 1);
     sessions_max_ = config_->sessions_max > 0 ? std::min(config_->sessions_max, possible) : possible;
     if (config_->sessions_max > possible)
         spdlog::warn(
             "sessions_max is {}, but the limit of open files suffices for {}: {} it is; raise the limit "
             "(ulimit -n, LimitNOFILE=)",
             config_->sessions_max, possible, possible);
-    records_ = std::make_unique<Records>(worker_count, records_max_of_a_worker);
+    records_ = std::make_unique<Records>(threads, records_max_of_a_worker);
     if (auto opened = open_workers(cpus, worker_count); !opened) return {opened.error()};
     return {};
 }
 
 std::vector<std::string> RunningRelay::bind_all(std::uint32_t worker_count) {
     std::vector<std::string> errors;
-    for (std::size_t index = 0; index < config_->listeners.size(); ++index) {
-        const config::Listener& listener = config_->listeners[index];
-        for (const Endpoint& endpoint : listener.bind) {
-            auto bound = BoundAddress::open(endpoint, listener.tcp, worker_count);
-            if (!bound) {
-                errors.push_back(fmt::format("listener {}: {}", listener.name, bound.error()));
-                continue;
-            }
-            addresses_.push_back(bound->address());
-            bound_.push_back({index, std::move(*bound)});
+    std::vector<Wanted> wanted = wanted_addresses(errors);
+    if (!errors.empty()) return errors;
+    rlimit limit{};
+    if (::getrlimit(RLIMIT_NOFILE, &limit) == 0 &&
+        wanted.size() * worker_count + descriptors_open() >= limit.rlim_cur)
+        return {fmt::format(
+            "{} addresses for {} workers need {} descriptors, but the limit of open files is {}; raise "
+            "it (ulimit -n, LimitNOFILE=)",
+            wanted.size(), worker_count, wanted.size() * worker_count, limit.rlim_cur)};
+    for (const Wanted& each : wanted) {
+        const config::Listener& listener = config_->listeners[each.listener];
+        auto bound = BoundAddress::open(each.endpoint, config::socket_options(listener.tcp), worker_count);
+        if (!bound) {
+            errors.push_back(fmt::format("listener {}: {}", listener.name, bound.error()));
+            if (errors.size() < bind_errors_max) continue;
+            break;
         }
+        if (each.port_offset == 0) addresses_.push_back(bound->address());
+        bound_.push_back({each.listener, each.endpoint.transport(), each.port_offset, std::move(*bound)});
     }
     return errors;
 }
 
+// Every address that is to be bound, a range by its ports; those for which there is room.
+std::vector<RunningRelay::Wanted> RunningRelay::wanted_addresses(std::vector<std::string>& errors) const {
+    const Time deadline = Clock::now() + BoundAddress::departure_max;
+    std::vector<Wanted> wanted;
+    for (std::size_t index = 0; index < config_->listeners.size(); ++index) {
+        for (const Endpoint& bind : config_->listeners[index].bind) {
+            for (std::uint32_t offset = 0; offset < bind.ports(); ++offset) {
+                Endpoint one = bind;
+                one.port = static_cast<std::uint16_t>(bind.port + offset);
+                one.port_last = 0;
+                if (auto room = BoundAddress::make_room(one, deadline); !room) {
+                    errors.push_back(
+                        fmt::format("listener {}: {}", config_->listeners[index].name, room.error()));
+                    if (errors.size() < bind_errors_max) continue;
+                    errors.emplace_back("perhaps more addresses are in use: the rest was not tried");
+                    return wanted;
+                } else {
+                    wanted.push_back({index, static_cast<std::uint16_t>(offset), std::move(one)});
+                }
+            }
+        }
+    }
+    return wanted;
+}
+
 std::expected<void, std::string> RunningRelay::open_workers(const std::vector<int>& cpus,
                                                             std::uint32_t worker_count) {
+    const bool files = has_crew(Crew::files);
+    const bool sockets = has_crew(Crew::sockets);
     // The budget is of the process; a worker that needs more than its share copies.
-    const std::size_t pipe_budget = PipeBudget::of_this_system().bytes / worker_count;
-    for (std::uint32_t index = 0; index < worker_count; ++index) {
-        Worker::Plan plan;
-        plan.index = index;
+    const std::size_t pipe_budget =
+        PipeBudget::of_this_system().bytes / (files && sockets ? worker_count * 2 : worker_count);
+    for (std::uint32_t index = 0; sockets && index < worker_count; ++index) {
         // Bound to CPUs only where there is exactly one worker for each: a smaller number is meant to move
         // about.
-        plan.cpu = worker_count == cpus.size() ? cpus[index] : -1;
-        plan.config = config_.get();
-        plan.open_reactor = [uring = engine_.uring, sockets = sessions_max_ * 2] {
-            return uring ? open_uring_reactor(sockets) : open_epoll_reactor(sockets);
-        };
-        for (Bound& bound : bound_) {
-            const config::Listener& listener = config_->listeners[bound.listener];
-            plan.listening.push_back({bound.address.take_socket(index), &listener, pool_index(listener.pool),
-                                      listener_sessions_[bound.listener].get()});
-        }
-        plan.sessions_max = sessions_max_;
-        plan.sessions = &sessions_;
-        plan.pipe_budget = pipe_budget;
-        plan.records = records_.get();
-        auto worker = Worker::open(std::move(plan));
-        if (!worker) return std::unexpected(worker.error());
-        workers_.push_back(std::move(*worker));
+        const int cpu = worker_count == cpus.size() ? cpus[index] : -1;
+        if (auto opened = open_worker(Crew::sockets, index, cpu, pipe_budget); !opened) return opened;
     }
+    for (std::uint32_t index = 0; files && index < worker_count; ++index)
+        if (auto opened = open_worker(Crew::files, index, -1, pipe_budget); !opened) return opened;
     return {};
+}
+
+// The index-th worker of its crew.
+std::expected<void, std::string> RunningRelay::open_worker(Crew crew, std::uint32_t index, int cpu,
+                                                           std::size_t pipe_budget) {
+    Worker::Plan plan;
+    plan.index = workers_.size();
+    plan.name = crew == Crew::files ? "files" : "worker";
+    plan.cpu = cpu;
+    plan.config = config_.get();
+    plan.open_reactor = [uring = engine_.uring, sockets = sessions_max_ * 2] {
+        return uring ? open_uring_reactor(sockets) : open_epoll_reactor(sockets);
+    };
+    for (Bound& bound : bound_) {
+        const config::Listener& listener = config_->listeners[bound.listener];
+        if (crew_of(listener) != crew) continue;
+        Worker::Listening listening{bound.address.take_socket(index),
+                                    &listener,
+                                    pool_index(listener.pool),
+                                    listener_sessions_[bound.listener].get(),
+                                    bound.transport == Transport::seqpacket ? SOCK_SEQPACKET : SOCK_STREAM,
+                                    bound.port_offset};
+        if (bound.transport != Transport::datagram)
+            plan.listening.push_back(std::move(listening));
+        else if (listening.socket.valid())  // a unix path has one reader
+            plan.datagrams.push_back({std::move(listening), listener_wanted_[bound.listener].get()});
+    }
+    plan.workers = crew_size_;
+    plan.sessions_max = sessions_max_;
+    plan.sessions = &sessions_;
+    plan.pipe_budget = pipe_budget;
+    plan.records = records_.get();
+    auto worker = Worker::open(std::move(plan));
+    if (!worker) return std::unexpected(worker.error());
+    workers_.push_back(std::move(*worker));
+    return {};
+}
+
+Crew RunningRelay::crew_of(const config::Listener& listener) const {
+    const config::Pool& pool = config_->pools[pool_index(listener.pool)];
+    const bool files = std::ranges::any_of(pool.backends, [](const config::Backend& backend) {
+        return backend.address.transport() == Transport::file;
+    });
+    return files ? Crew::files : Crew::sockets;
+}
+
+bool RunningRelay::has_crew(Crew crew) const {
+    return std::ranges::any_of(config_->listeners,
+                               [&](const config::Listener& listener) { return crew_of(listener) == crew; });
 }
 
 std::size_t RunningRelay::pool_index(const std::string& name) const {
@@ -299,6 +403,10 @@ RelayCounters RunningRelay::counters() const noexcept {
         sum.pipe_refusals += counters.pipe_refusals.get();
         sum.system_calls += counters.system_calls.get();
         sum.pipe_bytes += counters.pipe_bytes.get();
+        sum.datagrams_received += counters.datagrams_received.get();
+        sum.datagrams_sent += counters.datagrams_sent.get();
+        for (std::size_t loss = 0; loss < losses_count; ++loss)
+            sum.datagrams_lost[loss] += counters.datagrams_lost[loss].get();
     }
     sum.records_lost = records_->lost();
     return sum;

@@ -1,7 +1,10 @@
 #pragma once
 
-#include "sluice/session/listener.hpp"
+#include "sluice/datagram/table.hpp"
+#include "sluice/net/bound_address.hpp"
 #include "sluice/session/session.hpp"
+
+#include <sys/socket.h>
 
 #include <array>
 #include <expected>
@@ -25,16 +28,24 @@ class Worker {
     struct Listening {
         OwnedFd socket;
         const config::Listener* listener;
-        std::size_t pool;       // index in Plan::pools
-        Seat::Count* sessions;  // of the listener, over all workers
+        std::size_t pool;               // index in Plan::pools
+        Seat::Count* sessions;          // of the listener, over all workers
+        int socket_type = SOCK_STREAM;  // or SOCK_SEQPACKET
+        std::uint16_t port_offset = 0;  // in the listener's range of ports
     };
 
     struct Plan {
-        std::size_t index = 0;
+        std::size_t index = 0;                   // whose ring of records
+        const char* name = "worker";             // of its thread
         int cpu = -1;                            // to run on, -1: wherever
         const config::Config* config = nullptr;  // outlives the worker
         OpenReactor open_reactor;
         std::vector<Listening> listening;
+        struct DatagramListening : Listening {
+            Seat::Count* wanted;  // of the listener: see DatagramListener
+        };
+        std::vector<DatagramListening> datagrams;
+        std::uint32_t workers = 1;
         std::uint32_t sessions_max = 0;  // of the process
         Seat::Count* sessions = nullptr;
         std::size_t pipe_budget = 0;  // bytes
@@ -93,6 +104,7 @@ class Worker {
     void admit(Listener& listener, OwnedFd client) noexcept;
     void turn_away(Listener& listener, OwnedFd client, End reason) noexcept;
     void warn_of_limit(const Listener& listener);
+    void open_datagrams();
     void watch_doorbell();
     void answer_doorbell();
     void obey(LearnAddresses& command) noexcept;
@@ -119,6 +131,7 @@ class Worker {
     PipePool pipes_;
     // Declared so that the reactor dies before the slab: no question may outlive what it names.
     std::unique_ptr<Slab<Session>> sessions_;
+    std::unique_ptr<DatagramTable> datagrams_;  // null: it has no listener of them
     std::unique_ptr<Reactor> reactor_;
     std::unique_ptr<Services> services_;
     std::vector<Listener> listeners_;

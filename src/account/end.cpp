@@ -1,4 +1,4 @@
-#include "sluice/session/end.hpp"
+#include "sluice/account/end.hpp"
 
 #include "sluice/base/check.hpp"
 
@@ -19,6 +19,10 @@ const char* to_string(End end) noexcept {
         case End::connect_timeout: return "connect_timeout";
         case End::no_backend: return "no_backend";
         case End::limit: return "limit";
+        case End::file_failed: return "file_failed";
+        case End::oversized: return "oversized";
+        case End::answered: return "answered";
+        case End::evicted: return "evicted";
         case End::exhausted: return "exhausted";
         case End::drained: return "drained";
         case End::killed: return "killed";

@@ -1,6 +1,6 @@
 #pragma once
 
-#include "sluice/session/end.hpp"
+#include "sluice/account/end.hpp"
 
 #include <array>
 #include <atomic>
@@ -22,6 +22,20 @@ class Counter {
     std::atomic<std::uint64_t> value_{0};
 };
 
+// Why a datagram that we received did not go on.
+enum class Loss : std::uint8_t {
+    truncated,   // longer than a message may be here
+    limit,       // it would have begun a session, and there was no place for one
+    no_backend,  // likewise, and no backend could be had
+    draining,    // likewise, and no new ones are taken
+    refused,     // sent, but the network said that nobody took it (ICMP)
+    oversized,   // longer than the way to the other side, or its socket, allows
+    unsent,      // the kernel did not take it for another reason
+    ended,       // it waited for the other side when its session ended
+};
+inline constexpr std::size_t losses_count = 8;
+const char* to_string(Loss loss) noexcept;
+
 // What one worker counts, on cache lines of its own.
 struct alignas(64) WorkerCounters {
     Counter sessions;                      // accepted and served, so far
@@ -34,6 +48,9 @@ struct alignas(64) WorkerCounters {
     Counter pipe_refusals;      // times that a bulky flow was copied because there was no pipe
     Counter system_calls;       // made to wait and to move bytes (not those that begin and end a session)
     Counter pipe_bytes;         // leased now
+    Counter datagrams_received;
+    Counter datagrams_sent;                            // those that were refused later among them
+    std::array<Counter, losses_count> datagrams_lost;  // by Loss
 };
 
 }  // namespace sluice

@@ -1,4 +1,4 @@
-#include "sluice/session/record.hpp"
+#include "sluice/account/record.hpp"
 
 #include "tests/support/doctest.hpp"
 #include "tests/support/waiting.hpp"

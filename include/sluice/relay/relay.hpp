@@ -1,9 +1,10 @@
 #pragma once
 
+#include "sluice/account/counters.hpp"
+#include "sluice/account/record.hpp"
 #include "sluice/base/clock.hpp"
 #include "sluice/config/config.hpp"
 #include "sluice/net/address.hpp"
-#include "sluice/session/record.hpp"
 
 #include <array>
 #include <cstdint>
@@ -26,6 +27,9 @@ struct RelayCounters {
     std::uint64_t pipe_refusals = 0;
     std::uint64_t system_calls = 0;
     std::uint64_t pipe_bytes = 0;
+    std::uint64_t datagrams_received = 0;
+    std::uint64_t datagrams_sent = 0;
+    std::array<std::uint64_t, losses_count> datagrams_lost{};  // by Loss
     std::uint64_t records_lost = 0;
 };
 
@@ -57,7 +61,7 @@ class Relay {
 
     virtual const char* engine() const noexcept = 0;                // "io_uring" or "epoll"
     virtual const std::string& engine_reason() const noexcept = 0;  // a sentence
-    virtual std::uint32_t workers() const noexcept = 0;
+    virtual std::uint32_t workers() const noexcept = 0;  // and as many for files, where there are any
     virtual std::uint32_t sessions_max() const noexcept = 0;
     // Where each bind address of the configuration really listens, in its order (port 0 became a port).
     virtual const std::vector<SocketAddress>& addresses() const noexcept = 0;

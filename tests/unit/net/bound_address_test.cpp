@@ -1,4 +1,4 @@
-#include "sluice/session/listener.hpp"
+#include "sluice/net/bound_address.hpp"
 
 #include "tests/support/doctest.hpp"
 #include "tests/support/folder.hpp"
@@ -22,7 +22,11 @@ namespace {
 namespace fs = std::filesystem;
 
 std::expected<BoundAddress, std::string> bind_to(const std::string& address, std::uint32_t workers = 1) {
-    return BoundAddress::open(*parse_endpoint(address), config::Tcp{}, workers);
+    if (auto room =
+            BoundAddress::make_room(*parse_endpoint(address), Clock::now() + BoundAddress::departure_max);
+        !room)
+        return std::unexpected(room.error());
+    return BoundAddress::open(*parse_endpoint(address), SocketOptions{}, workers);
 }
 
 std::string refusal(const std::string& address) {
@@ -71,25 +75,6 @@ TEST_CASE("port 0 is given once, and the workers share it") {
         });
         CHECK(arrived == clients.size());
     }
-}
-
-TEST_CASE("the configuration's options reach the sockets") {
-    config::Tcp tcp;
-    tcp.nodelay = false;
-    tcp.keepalive = {std::chrono::milliseconds(1500), std::chrono::seconds(3), 2};
-    tcp.user_timeout = std::chrono::seconds(9);
-    tcp.receive_buffer = 10'000;
-    tcp.send_buffer = 20'000;
-    tcp.congestion = "cubic";
-    const SocketOptions options = socket_options(tcp);
-    CHECK(!options.nodelay);
-    CHECK(options.keepalive_idle_s == 2);  // whole seconds, rounded up
-    CHECK(options.keepalive_interval_s == 3);
-    CHECK(options.keepalive_count == 2);
-    CHECK(options.user_timeout_ms == 9000);
-    CHECK(options.receive_buffer == 10'000);
-    CHECK(options.send_buffer == 20'000);
-    CHECK(std::string(options.congestion) == "cubic");
 }
 
 TEST_CASE("a port in use is refused with the address and who holds it") {

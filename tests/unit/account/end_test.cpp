@@ -1,4 +1,4 @@
-#include "sluice/session/end.hpp"
+#include "sluice/account/end.hpp"
 
 #include "tests/support/death.hpp"
 #include "tests/support/doctest.hpp"

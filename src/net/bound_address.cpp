@@ -1,11 +1,13 @@
-#include "sluice/session/listener.hpp"
+#include "sluice/net/bound_address.hpp"
 
 #include "sluice/base/clock.hpp"
 #include "sluice/base/errors.hpp"
+#include "sluice/net/datagram_socket.hpp"
 #include "sluice/net/holder.hpp"
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -22,10 +24,6 @@ namespace sluice {
 
 namespace {
 
-int whole_seconds(Milliseconds duration) {
-    return static_cast<int>(std::chrono::ceil<std::chrono::seconds>(duration).count());
-}
-
 bool ipv6_works() {
     const OwnedFd fd(::socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0));
     return fd.valid();
@@ -33,7 +31,7 @@ bool ipv6_works() {
 
 // ":80" is every interface: one socket for both families where the machine has IPv6.
 std::optional<SocketAddress> address_of(const Endpoint& endpoint) {
-    if (endpoint.kind == Endpoint::Kind::unix_stream) return SocketAddress::from_unix_path(endpoint.path);
+    if (endpoint.is_unix()) return SocketAddress::from_unix_path(endpoint.path);
     if (!endpoint.host.empty()) return SocketAddress::from_literal(endpoint.host, endpoint.port);
     return SocketAddress::from_literal(ipv6_works() ? "::" : "0.0.0.0", endpoint.port);
 }
@@ -77,26 +75,43 @@ std::string explain(const SocketAddress& address, const SystemError& error) {
 
 // A process that was killed a moment ago may still hold the address: io_uring lets its listening sockets go
 // some milliseconds after the process. Such a holder is nobody in /proc any more, and worth waiting for.
-constexpr Nanoseconds departure_max = std::chrono::milliseconds(500);
-
+//
 // 0, or why the address cannot be had.
-int probe_patiently(const SocketAddress& address) {
-    const Time deadline = Clock::now() + departure_max;
+int probe_patiently(const SocketAddress& address, int type, Time deadline) {
     while (true) {
-        const int error = probe_listening_address(address);
+        const int error = probe_listening_address(address, type);
         if (error != EADDRINUSE || Clock::now() >= deadline || find_holder(address)) return error;
         std::this_thread::sleep_for(std::chrono::milliseconds(10));
     }
 }
 
+int probe_datagrams_patiently(const SocketAddress& address, Time deadline) {
+    while (true) {
+        const int error = probe_datagram_address(address);
+        if (error != EADDRINUSE || Clock::now() >= deadline || find_datagram_holder(address)) return error;
+        std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    }
+}
+
+int type_of(const Endpoint& endpoint) {
+    switch (endpoint.transport()) {
+        case Transport::seqpacket: return SOCK_SEQPACKET;
+        case Transport::datagram: return SOCK_DGRAM;
+        case Transport::stream:
+        case Transport::file: break;
+    }
+    return SOCK_STREAM;
+}
+
 // Makes room at a unix path: nothing there, or the socket of somebody who is gone.
-std::expected<void, std::string> clear_path(const std::string& path, const SocketAddress& address) {
+std::expected<void, std::string> clear_path(const std::string& path, const SocketAddress& address, int type,
+                                            Time deadline) {
     struct stat found{};
     if (::lstat(path.c_str(), &found) != 0) return {};  // bind will say what is wrong, if anything is
     if (!S_ISSOCK(found.st_mode))
         return std::unexpected(fmt::format(
             "unix:{}: there is a file that is no socket; move it away or choose another path", path));
-    if (const int error = probe_patiently(address); error != 0)
+    if (const int error = probe_patiently(address, type, deadline); error != 0)
         return std::unexpected(explain(address, {"connect", error}));
     if (::unlink(path.c_str()) != 0)
         return std::unexpected(
@@ -106,37 +121,40 @@ std::expected<void, std::string> clear_path(const std::string& path, const Socke
 
 }  // namespace
 
-SocketOptions socket_options(const config::Tcp& tcp) noexcept {
-    SocketOptions options;
-    options.nodelay = tcp.nodelay;
-    options.fastopen = tcp.fastopen;
-    options.keepalive_idle_s = whole_seconds(tcp.keepalive.idle);
-    options.keepalive_interval_s = whole_seconds(tcp.keepalive.interval);
-    options.keepalive_count = static_cast<int>(tcp.keepalive.count);
-    options.user_timeout_ms = static_cast<int>(tcp.user_timeout.count());
-    options.receive_buffer = static_cast<int>(tcp.receive_buffer);
-    options.send_buffer = static_cast<int>(tcp.send_buffer);
-    // The configuration has refused longer ones; the last byte stays zero.
-    tcp.congestion.copy(options.congestion, sizeof(options.congestion) - 1);
-    return options;
+std::expected<void, std::string> BoundAddress::make_room(const Endpoint& endpoint, Time deadline) {
+    const auto wanted = address_of(endpoint);
+    if (!wanted)
+        return std::unexpected(fmt::format("{}: not an address of this machine", to_string(endpoint)));
+    const int type = type_of(endpoint);
+    if (endpoint.is_unix() && !endpoint.is_abstract())
+        return clear_path(endpoint.path, *wanted, type, deadline);
+    if (type == SOCK_DGRAM) {
+        if (wanted->family() == AF_UNIX) return {};  // bind says it
+        const int error = probe_datagrams_patiently(*wanted, deadline);
+        if (error == EADDRINUSE)
+            return std::unexpected(fmt::format("udp://{} is in use by {}; stop it or choose another address",
+                                               to_string(*wanted), describe_datagram_holder(*wanted)));
+        if (error != 0) return std::unexpected(explain(*wanted, {"bind", error}));
+        return {};
+    }
+    if (const int error = probe_patiently(*wanted, type, deadline); error != 0)
+        return std::unexpected(explain(*wanted, {"bind", error}));
+    return {};
 }
 
-std::expected<BoundAddress, std::string> BoundAddress::open(const Endpoint& endpoint, const config::Tcp& tcp,
+std::expected<BoundAddress, std::string> BoundAddress::open(const Endpoint& endpoint,
+                                                            const SocketOptions& options,
                                                             std::uint32_t workers) {
     const auto wanted = address_of(endpoint);
     if (!wanted)
         return std::unexpected(fmt::format("{}: not an address of this machine", to_string(endpoint)));
+    if (endpoint.transport() == Transport::datagram)
+        return open_datagrams(endpoint, *wanted, options, workers);
     BoundAddress bound;
     bound.address_ = *wanted;
+    const int type = type_of(endpoint);
     const bool local = wanted->family() == AF_UNIX;
     const bool has_path = local && !endpoint.is_abstract();
-    if (has_path) {
-        if (auto cleared = clear_path(endpoint.path, *wanted); !cleared)
-            return std::unexpected(cleared.error());
-    } else if (const int error = probe_patiently(*wanted); error != 0) {
-        return std::unexpected(explain(*wanted, {"bind", error}));
-    }
-    const SocketOptions options = socket_options(tcp);
     for (std::uint32_t worker = 0; worker < workers; ++worker) {
         if (local && worker > 0) {
             OwnedFd duplicate(::fcntl(bound.sockets_.front().get(), F_DUPFD_CLOEXEC, 0));
@@ -144,7 +162,7 @@ std::expected<BoundAddress, std::string> BoundAddress::open(const Endpoint& endp
             bound.sockets_.push_back(std::move(duplicate));
             continue;
         }
-        auto socket = open_listening_socket(bound.address_, options, static_cast<int>(tcp.backlog));
+        auto socket = open_listening_socket(bound.address_, type, options);
         if (!socket) return std::unexpected(explain(bound.address_, socket.error()));
         // Port 0: the others join the port that the first one was given.
         if (!local && worker == 0) bound.address_ = local_address_of(socket->get());
@@ -157,6 +175,33 @@ std::expected<BoundAddress, std::string> BoundAddress::open(const Endpoint& endp
                 bound.made_inode_ = made.st_ino;
             }
         }
+    }
+    return bound;
+}
+
+// UDP workers share the address by SO_REUSEPORT, and the kernel gives all datagrams of one client to the
+// same. A unix name has one socket and one worker to read it: several would disturb the order.
+std::expected<BoundAddress, std::string> BoundAddress::open_datagrams(const Endpoint& endpoint,
+                                                                      const SocketAddress& wanted,
+                                                                      const SocketOptions& options,
+                                                                      std::uint32_t workers) {
+    BoundAddress bound;
+    bound.address_ = wanted;
+    bound.sockets_.resize(workers);
+    const bool local = wanted.family() == AF_UNIX;
+    const bool has_path = local && !endpoint.is_abstract();
+    for (std::uint32_t worker = 0; worker < (local ? 1 : workers); ++worker) {
+        auto socket = open_datagram_listener(bound.address_, options);
+        if (!socket) return std::unexpected(explain(bound.address_, socket.error()));
+        // Port 0: the others join the port that the first one was given.
+        if (!local && worker == 0) bound.address_ = local_address_of(socket->get());
+        bound.sockets_[worker] = std::move(*socket);
+    }
+    struct stat made{};
+    if (has_path && ::lstat(endpoint.path.c_str(), &made) == 0) {
+        bound.made_path_ = std::filesystem::absolute(endpoint.path).string();
+        bound.made_device_ = made.st_dev;
+        bound.made_inode_ = made.st_ino;
     }
     return bound;
 }

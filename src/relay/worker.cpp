@@ -1,7 +1,8 @@
-#include "sluice/session/worker.hpp"
+#include "sluice/relay/worker.hpp"
 
 #include "sluice/base/check.hpp"
 #include "sluice/base/errors.hpp"
+#include "sluice/config/socket_options.hpp"
 
 #include <fcntl.h>
 #include <fmt/format.h>
@@ -59,7 +60,7 @@ std::expected<std::unique_ptr<Worker>, std::string> Worker::open(Plan plan) {
 Worker::Worker(Plan plan, OwnedFd doorbell)
     : plan_(std::move(plan)),
       doorbell_(std::move(doorbell)),
-      scratch_(std::make_unique_for_overwrite<std::byte[]>(BlockPool::size_max)),
+      scratch_(std::make_unique_for_overwrite<std::byte[]>(message_bytes_max)),
       pipes_(plan_.pipe_budget),
       sessions_(std::make_unique<Slab<Session>>(plan_.sessions_max)) {
     for (const config::Pool& pool : plan_.config->pools) pools_.emplace_back(pool);
@@ -71,17 +72,18 @@ Worker::~Worker() {
 }
 
 void Worker::run(std::promise<std::expected<void, std::string>> started) {
-    ::pthread_setname_np(::pthread_self(), fmt::format("sluice-worker{}", plan_.index).c_str());
+    ::pthread_setname_np(::pthread_self(), fmt::format("sluice-{}{}", plan_.name, plan_.index).c_str());
     run_on_cpu(plan_.cpu);
     auto reactor = plan_.open_reactor();
     if (!reactor) return started.set_value(std::unexpected(reactor.error()));
     reactor_ = std::move(*reactor);
     services_.reset(new Services{.reactor = *reactor_,
-                                 .lane = {{scratch_.get(), BlockPool::size_max}, blocks_, pipes_},
+                                 .lane = {{scratch_.get(), message_bytes_max}, blocks_, pipes_},
                                  .patience = {},
                                  .ages = {},
                                  .run_queue = {},
                                  .awaiting = {},
+                                 .awaiting_file = {},
                                  .counters = counters_,
                                  .records = *plan_.records,
                                  .worker = plan_.index,
@@ -101,7 +103,9 @@ void Worker::run(std::promise<std::expected<void, std::string>> started) {
             (timeouts.half_closed == Milliseconds(0) || timeouts.idle < timeouts.half_closed);
         SessionKind kind{.listener = listening.listener,
                          .pool = &pool,
-                         .upstream_options = socket_options(pool.settings().tcp),
+                         .socket_type = listening.socket_type,
+                         .port_offset = listening.port_offset,
+                         .upstream_options = config::socket_options(pool.settings().tcp),
                          .connect = services_->patience.class_of(timeouts.connect),
                          .idle = services_->patience.class_of(timeouts.idle),
                          .half_closed = services_->patience.class_of(idle_is_shorter ? timeouts.idle
@@ -112,6 +116,12 @@ void Worker::run(std::promise<std::expected<void, std::string>> started) {
     }
     for (std::size_t index = 0; index < listeners_.size(); ++index) arm(index);
     watch_doorbell();
+    try {
+        open_datagrams();
+    } catch (const std::bad_alloc&) {
+        return started.set_value(
+            std::unexpected("no memory for the table of datagram sessions; lower sessions_max"));
+    }
     started.set_value({});
 
     if (services_->events.periodic) report_at_ = services_->now + plan_.config->access_log.interval;
@@ -120,23 +130,43 @@ void Worker::run(std::promise<std::expected<void, std::string>> started) {
     while (!finished()) turn();
 }
 
+void Worker::open_datagrams() {
+    if (plan_.datagrams.empty()) return;
+    std::vector<DatagramTable::Listening> listening;
+    for (auto& each : plan_.datagrams) {
+        Pool& pool = pools_[each.pool];
+        const bool local = local_address_of(each.socket.get()).family() == AF_UNIX;
+        listening.push_back({std::move(each.socket), each.listener, &pool, each.sessions, each.wanted,
+                             config::socket_options(pool.settings().tcp), local, each.port_offset});
+    }
+    datagrams_ = std::make_unique<DatagramTable>(
+        DatagramServices{*reactor_, counters_, *plan_.records, plan_.index, services_->events,
+                         *plan_.sessions, plan_.sessions_max, plan_.workers},
+        std::move(listening));
+    datagrams_->start(services_->now);
+}
+
 void Worker::turn() {
     const std::size_t count = reactor_->wait(answers_, next_deadline());
     ++services_->lane.system_calls;
     services_->now = Clock::now();
     for (const Completion& completion : std::span(answers_).first(count)) dispatch(completion);
     run_queued();
+    if (datagrams_ != nullptr) datagrams_->run(services_->now);
     expire();
     if (std::exchange(services_->starved, false)) pause_accepting();
-    counters_.sessions_now.set(sessions_->size());
-    counters_.system_calls.set(services_->lane.system_calls);
+    counters_.sessions_now.set(sessions_->size() + (datagrams_ != nullptr ? datagrams_->size() : 0));
+    counters_.system_calls.set(services_->lane.system_calls +
+                               (datagrams_ != nullptr ? datagrams_->system_calls() : 0));
     counters_.pipe_bytes.set(pipes_.leased_bytes());
     counters_.pipe_refusals.set(pipes_.refusals());
 }
 
 Time Worker::next_deadline() noexcept {
     if (!services_->run_queue.empty()) return Time::min();
-    return std::min({services_->patience.next(), services_->ages.next(), resume_at_, drain_at_, report_at_});
+    const Time datagrams = datagrams_ != nullptr ? datagrams_->next() : time_never;
+    return std::min(
+        {services_->patience.next(), services_->ages.next(), resume_at_, drain_at_, report_at_, datagrams});
 }
 
 void Worker::dispatch(const Completion& completion) noexcept {
@@ -150,6 +180,10 @@ void Worker::dispatch(const Completion& completion) noexcept {
             // then.
             if (!doorbell_watched_) resume_at_ = std::min(resume_at_, services_->now + accept_pause);
             return answer_doorbell();
+        case Question::watch_datagrams:
+        case Question::watch_datagram_upstream:
+            SLUICE_CHECK(datagrams_ != nullptr);
+            return datagrams_->answer(completion, services_->now);
         case Question::watch_client:
         case Question::watch_upstream: break;
     }
@@ -316,6 +350,7 @@ void Worker::obey(const Kill&) {
 
 void Worker::stop_listening() {
     if (std::exchange(draining_, true)) return;
+    if (datagrams_ != nullptr) datagrams_->drain();
     for (std::size_t index = 0; index < listeners_.size(); ++index) {
         Listener& listener = listeners_[index];
         if (listener.accepting == Accepting::armed)
@@ -355,6 +390,7 @@ void Worker::end_all(End reason) noexcept {
         session.end(reason, *services_);
         retire_if_quiet(session);
     });
+    if (datagrams_ != nullptr) datagrams_->end_all(reason, services_->now);
 }
 
 // --- turns ---
@@ -374,6 +410,7 @@ void Worker::run_queued() noexcept {
 
 void Worker::expire() noexcept {
     const Time now = services_->now;
+    if (datagrams_ != nullptr) datagrams_->expire(now);
     while (Session* session = services_->patience.expired(now)) {
         session->patience_over(*services_);
         retire_if_quiet(*session);
@@ -411,7 +448,7 @@ void Worker::retire_if_quiet(Session& session) noexcept {
 }
 
 bool Worker::finished() const noexcept {
-    return draining_ && sessions_->size() == 0 &&
+    return draining_ && sessions_->size() == 0 && (datagrams_ == nullptr || datagrams_->finished()) &&
            std::ranges::all_of(
                listeners_, [](const Listener& listener) { return listener.accepting == Accepting::closed; });
 }

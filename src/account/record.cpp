@@ -1,4 +1,4 @@
-#include "sluice/session/record.hpp"
+#include "sluice/account/record.hpp"
 
 #include "sluice/base/check.hpp"
 
@@ -9,6 +9,8 @@ const char* to_string(PathReason reason) noexcept {
         case PathReason::bulk: return "bulk";
         case PathReason::small_reads: return "small_reads";
         case PathReason::unix_socket: return "unix_socket";
+        case PathReason::messages: return "messages";
+        case PathReason::datagrams: return "datagrams";
         case PathReason::no_pipe: return "no_pipe";
         case PathReason::not_spliceable: return "not_spliceable";
     }
@@ -39,8 +41,11 @@ void Records::wait() noexcept {
 }
 
 bool Records::pop(SessionRecord& record) noexcept {
-    for (auto& ring : rings_)
-        if (ring->pop(record)) return true;
+    for (std::size_t tried = 0; tried < rings_.size(); ++tried) {
+        Ring<SessionRecord>& ring = *rings_[next_];
+        next_ = (next_ + 1) % rings_.size();
+        if (ring.pop(record)) return true;
+    }
     return false;
 }
 

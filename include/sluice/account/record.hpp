@@ -1,10 +1,10 @@
 #pragma once
 
+#include "sluice/account/end.hpp"
 #include "sluice/base/clock.hpp"
 #include "sluice/base/ring.hpp"
 #include "sluice/config/config.hpp"
 #include "sluice/net/address.hpp"
-#include "sluice/session/end.hpp"
 
 #include <atomic>
 #include <cstdint>
@@ -18,6 +18,8 @@ enum class PathReason : std::uint8_t {
     bulk,            // reads were large: spliced (in part)
     small_reads,     // reads were small: copying is cheaper
     unix_socket,     // unix sockets are copied (CVE-2026-22983)
+    messages,        // sockets that keep the boundaries of messages are copied
+    datagrams,       // so are datagrams, many at a time
     no_pipe,         // the system granted no pipe
     not_spliceable,  // the sockets refused splice, or carried urgent data
 };
@@ -38,6 +40,10 @@ struct SessionRecord {
     std::uint64_t upload_bytes = 0;
     std::uint64_t download_bytes = 0;
     std::uint64_t spliced_bytes = 0;  // of both flows; the rest was copied
+    bool datagrams = false;           // a session without a connection: then also
+    std::uint64_t upload_datagrams = 0;
+    std::uint64_t download_datagrams = 0;
+    std::uint64_t lost_datagrams = 0;  // that came, and that the other side's kernel would not take
     Nanoseconds duration{0};
     Nanoseconds connect{-1};  // from the accept to the established upstream; negative: never
 };
@@ -63,6 +69,7 @@ class Records {
 
   private:
     std::vector<std::unique_ptr<Ring<SessionRecord>>> rings_;
+    std::size_t next_ = 0;  // the reader's: the ring to look into first, so that a busy worker hides no other
     alignas(64) std::atomic<std::uint32_t> bell_{0};  // 1: something is there
     std::atomic<bool> stopped_{false};
 };
