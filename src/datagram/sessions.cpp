@@ -51,7 +51,8 @@ DatagramSessions::DatagramSessions(const DatagramServices& services, const Liste
           std::min(services.sessions_max + places_in_passing, Token::slots_max - 1))) {}
 
 DatagramSession* DatagramSessions::open(DatagramListener& listener, const DatagramKey& key,
-                                        std::uint64_t hash, Time now, Loss& why) noexcept {
+                                        std::uint64_t hash, std::uint64_t datagrams, Time now,
+                                        Loss& why) noexcept {
     why = Loss::limit;
     std::optional<Seat> seat = take_seat(listener, now);
     if (!seat) return nullptr;
@@ -70,24 +71,30 @@ DatagramSession* DatagramSessions::open(DatagramListener& listener, const Datagr
     }
     if (dialled == Dialled::failed) {
         why = failure == End::exhausted ? Loss::limit : Loss::no_backend;
-        ++session->lost_datagrams;
         if (failure == End::exhausted) {
-            // Others may have what it lacks; the next datagram finds it.
-            if (DatagramSession* victim = least_recently_used()) end(*victim, End::evicted, now);
+            // Others may have what it lacks; the next datagram finds it. Those that are on their way out give
+            // theirs back in a moment (this one is among them).
+            if (in_passing() <= 1)
+                if (DatagramSession* victim = least_recently_used()) end(*victim, End::evicted, now);
             if (const auto times = shortages_.due(1, now))
                 spdlog::warn(
                     "listener {}: {} datagram(s) lost for want of a socket: {}; raise the limit of "
                     "open files, or net.ipv4.ip_local_port_range",
                     listener.settings->name, times, std::strerror(session->error));
+            // Nobody was served, and a flood would write a line for each.
+            session->closing = true;
+        } else {
+            session->lost_datagrams = datagrams;
+            end(*session, failure, now);
         }
-        end(*session, failure, now);
         retire_if_quiet(*session);
         return nullptr;
     }
     session->hash = hash;
     index_.insert(*session);
-    listener.by_use.push_back(*session);
-    ++listener.own;
+    listener.first->by_use.push_back(*session);
+    ++listener.first->own;
+    ++live_;
     idle.start(*session, listener.idle_class, now);
     services_.counters.sessions.add(1);
     watch(*session);
@@ -125,11 +132,12 @@ DatagramSessions::Dialled DatagramSessions::dial(DatagramSession& session, End& 
 std::optional<Seat> DatagramSessions::take_seat(DatagramListener& listener, Time now) noexcept {
     const std::uint32_t own_max =
         listener.settings->sessions_max == 0 ? UINT32_MAX : listener.settings->sessions_max;
-    const std::uint64_t share = std::uint64_t{listener.own} * services_.workers;
+    const DatagramListener& whole = *listener.first;
+    const std::uint64_t share = std::uint64_t{whole.own} * services_.workers;
     // A place that was freed for another worker is not for us.
-    if (listener.own > 0 && place_wanted(listener, now) &&
+    if (whole.own > 0 && place_wanted(listener, now) &&
         share >= listener.sessions->load(std::memory_order_relaxed))
-        return seat_of(listener.by_use.front(), now);
+        return seat_of(listener.first->by_use.front(), now);
     Seat seat(services_.sessions, services_.sessions_max, *listener.sessions, own_max);
     if (seat.taken()) return seat;
 
@@ -138,8 +146,8 @@ std::optional<Seat> DatagramSessions::take_seat(DatagramListener& listener, Time
     DatagramSession* victim = nullptr;
     if (taken < own_max)
         victim = least_recently_used();
-    else if (!listener.by_use.empty())
-        victim = &listener.by_use.front();
+    else if (!listener.first->by_use.empty())
+        victim = &listener.first->by_use.front();
     if (victim == nullptr) {
         if (const auto times = refusals_.due(1, now))
             spdlog::warn(
@@ -153,7 +161,7 @@ std::optional<Seat> DatagramSessions::take_seat(DatagramListener& listener, Time
             "listener {}: sessions_max is reached: {} session(s) ended for newer ones, the least recently "
             "used first",
             listener.settings->name, times);
-    if (victim->listener == &listener) return seat_of(*victim, now);
+    if (victim->listener->first == listener.first) return seat_of(*victim, now);
     end(*victim, End::evicted, now);
     Seat second(services_.sessions, services_.sessions_max, *listener.sessions, own_max);
     if (!second.taken()) return std::nullopt;
@@ -196,7 +204,7 @@ DatagramSession* DatagramSessions::least_recently_used() noexcept {
 void DatagramSessions::used(DatagramSession& session, Time now) noexcept {
     session.used = now;
     idle.touch(session, now);
-    auto& by_use = session.listener->by_use;
+    auto& by_use = session.listener->first->by_use;
     if (&by_use.back() == &session) return;
     static_cast<ListNode<DatagramUseTag>&>(session).unlink();
     by_use.push_back(session);
@@ -218,7 +226,10 @@ void DatagramSessions::end(DatagramSession& session, End reason, Time now) noexc
     session.closing = true;
     forget(session);
     // One that could not dial never stood there.
-    if (static_cast<ListNode<DatagramUseTag>&>(session).linked()) --session.listener->own;
+    if (static_cast<ListNode<DatagramUseTag>&>(session).linked()) {
+        --session.listener->first->own;
+        --live_;
+    }
     idle.stop(session);
     retries.stop(session);
     static_cast<ListNode<DatagramUseTag>&>(session).unlink();

@@ -19,6 +19,9 @@ namespace {
 
 // What one listener, and one session, may move in a turn before the others have theirs.
 constexpr std::uint64_t listener_turn_datagrams = 512;
+// Sessions that were ended for new ones, and whose sockets the reactor has not let go of yet: before more
+// are, they go.
+constexpr std::uint32_t passing_max = 64;
 constexpr std::uint64_t session_turn_datagrams = 128;
 // A unix client whose queue is full is tried again after this: no event tells when it is not.
 constexpr Nanoseconds retry_interval = std::chrono::milliseconds(5);
@@ -58,6 +61,9 @@ DatagramTable::DatagramTable(const DatagramServices& services, std::vector<Liste
         // Where they are counted, each is received by itself: the next one may be another session's.
         if (!each.local && each.settings->udp.requests == 0)
             receive_datagrams_together(listener->socket.get());
+        // They come in the order of the configuration.
+        const bool same = !listeners_.empty() && listeners_.back()->settings == each.settings;
+        listener->first = same ? listeners_.back()->first : listener.get();
         listeners_.push_back(std::move(listener));
     }
 }
@@ -139,7 +145,7 @@ bool DatagramTable::finished() const noexcept {
 
 void DatagramTable::run(Time now) noexcept {
     for (auto& listener : listeners_) {
-        sessions_.give_way(*listener, now);
+        if (listener->first == listener.get()) sessions_.give_way(*listener, now);
         read_clients(*listener, now);
     }
     if (!run_queue_.empty()) {
@@ -190,7 +196,8 @@ void DatagramTable::expire(Time now) noexcept {
 
 void DatagramTable::read_clients(DatagramListener& listener, Time now) noexcept {
     std::uint64_t moved = 0;
-    while (listener.readable && listener.holding == 0 && !closing_ && moved < listener_turn_datagrams) {
+    while (listener.readable && listener.holding == 0 && !closing_ && moved < listener_turn_datagrams &&
+           sessions_.in_passing() < passing_max) {
         // A unix message is longer, and may have to wait for its upstream; those behind it then wait in the
         // kernel.
         const auto room = listener.local ? DatagramBatch::Room::one : DatagramBatch::Room::many;
@@ -250,7 +257,8 @@ void DatagramTable::upload_run(DatagramListener& listener, std::span<const Datag
         const DatagramKey key = DatagramSessions::key_of(listener, messages.front());
         DatagramSession* session = sessions_.find(key, hash);
         Loss why = Loss::draining;
-        if (session == nullptr && !draining_) session = sessions_.open(listener, key, hash, now, why);
+        if (session == nullptr && !draining_)
+            session = sessions_.open(listener, key, hash, datagrams_in(messages), now, why);
         if (session == nullptr) return lose(why, datagrams_in(messages));
         messages = messages.subspan(upload_of(*session, messages, now));
     }

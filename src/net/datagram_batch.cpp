@@ -63,8 +63,12 @@ DatagramBatch::Received DatagramBatch::receive(int fd, Room room, bool named) no
         header = {};
         header.msg_iov = &pieces_[index];
         header.msg_iovlen = 1;
-        header.msg_control = places_[index].control;
-        header.msg_controllen = sizeof(places_[index].control);
+        // Unix sockets have nothing to tell, but their peers may send descriptors unasked: where there is no
+        // room for them the kernel drops them.
+        if (room == Room::many) {
+            header.msg_control = places_[index].control;
+            header.msg_controllen = sizeof(places_[index].control);
+        }
         if (!named) continue;
         header.msg_name = &places_[index].sender;
         header.msg_namelen = sizeof(places_[index].sender);
@@ -87,9 +91,10 @@ void DatagramBatch::describe(std::size_t index, const mmsghdr& header, bool name
     message.bytes = {static_cast<const std::byte*>(pieces_[index].iov_base), header.msg_len};
     message.segment = header.msg_len;
     message.truncated = (header.msg_hdr.msg_flags & MSG_TRUNC) != 0;
+    // unix(7), BUGS: a path that fills sun_path is reported one byte longer than it is.
     if (named)
-        message.sender =
-            std::as_bytes(std::span(&places_[index].sender, 1)).first(header.msg_hdr.msg_namelen);
+        message.sender = std::as_bytes(std::span(&places_[index].sender, 1))
+                             .first(std::min<std::size_t>(header.msg_hdr.msg_namelen, sizeof(sockaddr_un)));
     // CMSG_NXTHDR takes no const header, and changes nothing.
     auto* whole = const_cast<msghdr*>(&header.msg_hdr);
     for (cmsghdr* control = CMSG_FIRSTHDR(whole); control != nullptr; control = CMSG_NXTHDR(whole, control)) {

@@ -54,7 +54,8 @@ DatagramSender::Outcome DatagramSender::send(int fd, std::span<const DatagramMes
                                              std::uint16_t& segment_max) noexcept {
     Outcome outcome;
     Cursor next;
-    bool tried = false;  // the datagram at `next` has met one error already
+    bool tried = false;   // the datagram at `next` has met one error already
+    int first_error = 0;  // and which
     while (next.message < messages.size()) {
         const std::size_t prepared = prepare(messages, next, target, segment_max);
         std::size_t done = 0;
@@ -82,11 +83,15 @@ DatagramSender::Outcome DatagramSender::send(int fd, std::span<const DatagramMes
                 return outcome;
             }
             outcome.error = error;
-            if (is_news_of_earlier(error)) ++outcome.refused;
+            // An unconnected socket hears of nothing earlier; and what is said twice was said of this one.
+            const bool news = target.to == nullptr && is_news_of_earlier(error);
             if (!tried && error != EAGAIN) {
+                outcome.refused += news ? 1 : 0;
+                first_error = error;
                 tried = true;
                 continue;
             }
+            if (tried && news && first_error == error) --outcome.refused;
             outcome.lost += entry.datagrams;
             if (error == EMSGSIZE) outcome.oversized += entry.datagrams;
             tried = false;

@@ -8,9 +8,13 @@
 #include "tests/support/sockets.hpp"
 #include "tests/support/waiting.hpp"
 
+#include <poll.h>
 #include <signal.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
+#include <array>
 #include <atomic>
 #include <cstring>
 #include <map>
@@ -474,6 +478,84 @@ ENGINE_TEST("a stale unix path is taken over, a living one is refused, and anoth
     RelayProcess refused = forward(here, listen, {"udp://127.0.0.1:9"}, std::move(options));
     refused.expect_exit(1);
     CHECK(std::filesystem::is_regular_file(folder.path() / "listen"));
+}
+
+ENGINE_TEST("descriptors that a unix client sends along are not kept") {
+    const TemporaryFolder folder;
+    DatagramSocket backend("unix-dgram:" + folder.file("back"));
+    RelayProcess relay =
+        RelayProcess::forward("unix-dgram:" + folder.file("front"), {backend.address()}, here.engine);
+    DatagramSocket client("unix-dgram:" + folder.file("client"));
+    client.connect("unix-dgram:" + folder.file("front"));
+    client.send("first");
+    CHECK(backend.expect().bytes == "first");
+    const std::size_t before = descriptors_open(relay.pid());
+    for (int round = 0; round < 20; ++round) {
+        const std::array<int, 2> gifts = {client.descriptor(), backend.descriptor()};
+        alignas(cmsghdr) std::array<std::byte, CMSG_SPACE(sizeof(gifts))> control{};
+        char byte = 'x';
+        iovec vector{.iov_base = &byte, .iov_len = 1};
+        msghdr message{};
+        message.msg_iov = &vector;
+        message.msg_iovlen = 1;
+        message.msg_control = control.data();
+        message.msg_controllen = control.size();
+        cmsghdr* header = CMSG_FIRSTHDR(&message);
+        header->cmsg_level = SOL_SOCKET;
+        header->cmsg_type = SCM_RIGHTS;
+        header->cmsg_len = CMSG_LEN(sizeof(gifts));
+        std::memcpy(CMSG_DATA(header), gifts.data(), sizeof(gifts));
+        REQUIRE(::sendmsg(client.descriptor(), &message, 0) == 1);
+        CHECK(backend.expect().bytes == "x");
+    }
+    CHECK(descriptors_open(relay.pid()) == before);
+    stop_at_once(relay);
+}
+
+ENGINE_TEST("a client whose path fills its address is answered") {
+    const TemporaryFolder folder;
+    DatagramSocket backend("unix-dgram:" + folder.file("back"));
+    RelayProcess relay =
+        RelayProcess::forward("unix-dgram:" + folder.file("front"), {backend.address()}, here.engine);
+    // 108 bytes and no zero behind them: the kernel reports it longer than it is (unix(7), BUGS).
+    sockaddr_un name{};
+    name.sun_family = AF_UNIX;
+    const std::string begin = folder.file("c");
+    REQUIRE(begin.size() < sizeof(name.sun_path));
+    std::memset(name.sun_path, 'x', sizeof(name.sun_path));
+    std::memcpy(name.sun_path, begin.data(), begin.size());
+    const Socket client(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+    REQUIRE(::bind(client.descriptor(), reinterpret_cast<const sockaddr*>(&name), sizeof(name)) == 0);
+    sockaddr_un front{};
+    front.sun_family = AF_UNIX;
+    std::memcpy(front.sun_path, folder.file("front").c_str(), folder.file("front").size() + 1);
+    REQUIRE(::sendto(client.descriptor(), "hello", 5, 0, reinterpret_cast<const sockaddr*>(&front),
+                     sizeof(front)) == 5);
+    const Datagram question = backend.expect();
+    CHECK(question.bytes == "hello");
+    backend.send_to(question.sender, "answer");
+    pollfd entry{client.descriptor(), POLLIN, 0};
+    CHECK(::poll(&entry, 1, static_cast<int>(patience.count())) == 1);
+    stop_at_once(relay);
+}
+
+ENGINE_TEST("the ports of a range share their limit, and none of them starves") {
+    DatagramSocket backend;
+    std::uint16_t first = 0;
+    while (first == 0 || first > 60'000) first = free_udp_port();
+    const std::string range = std::to_string(first) + "-" + std::to_string(first + 1);
+    RelayProcess relay = RelayProcess::with_config(
+        "workers: 1\nlisteners:\n  - {name: front, bind: \"udp://127.0.0.1:" + range + "\", to: \"" +
+            "udp://" + backend.address() + "\", sessions_max: 5}\n",
+        here.engine);
+    for (int port = 0; port < 2; ++port) {
+        std::vector<DatagramSocket> clients(8);
+        for (DatagramSocket& client : clients) {
+            client.send_to("127.0.0.1:" + std::to_string(first + port), "hello");
+            CHECK(backend.expect().bytes == "hello");
+        }
+    }
+    stop_at_once(relay);
 }
 
 }  // namespace

@@ -34,7 +34,10 @@ struct DatagramListener {
     Seat::Count* wanted =
         nullptr;  // when a worker with less than its share last asked the others for a place
     SocketOptions upstream_options;
-    std::uint32_t index = 0;        // in the worker
+    std::uint32_t index = 0;  // in the worker
+    // Of the listeners of the same settings (its addresses, the ports of a range) the first: it has `own` and
+    // `by_use` for all of them, because they share the limit.
+    DatagramListener* first = nullptr;
     std::uint32_t own = 0;          // sessions of this worker
     std::uint32_t idle_class = 0;   // deadline class of its sessions
     bool local = false;             // unix

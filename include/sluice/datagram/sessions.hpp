@@ -62,10 +62,11 @@ class DatagramSessions {
         return index_.find(key, hash);
     }
 
-    // A new session for this client, its upstream socket connected and watched. Where there is no
-    // place, the least recently used one is ended for it. Null: then `why` says what becomes of the message.
-    DatagramSession* open(DatagramListener& listener, const DatagramKey& key, std::uint64_t hash, Time now,
-                          Loss& why) noexcept;
+    // A new session for this client, who sent so many datagrams at once, its upstream socket connected and
+    // watched. Where there is no place, the least recently used one is ended for it. Null: then `why` says
+    // what becomes of the message.
+    DatagramSession* open(DatagramListener& listener, const DatagramKey& key, std::uint64_t hash,
+                          std::uint64_t datagrams, Time now, Loss& why) noexcept;
 
     // Ends a session that another worker wants the place of, if we have more than our share. Which worker
     // serves a client is the kernel's choice: those whose clients came first must not keep all places for
@@ -93,6 +94,8 @@ class DatagramSessions {
 
     DatagramSession* named(SlotName name) noexcept { return slab_->find(name); }
     std::uint32_t size() const noexcept { return slab_->size(); }
+    // Ended, but with a socket that the reactor has not let go of.
+    std::uint32_t in_passing() const noexcept { return slab_->size() - live_; }
 
     Deadlines<DatagramSession, DatagramIdleTag> idle;
     Deadlines<DatagramSession, DatagramRetryTag> retries;
@@ -112,6 +115,7 @@ class DatagramSessions {
     DatagramServices services_;
     const Listeners& listeners_;
     DatagramIndex index_;
+    std::uint32_t live_ = 0;  // sessions that have begun and not ended
     std::unique_ptr<Slab<DatagramSession>> slab_;
     RareWarning evictions_;
     RareWarning refusals_;
