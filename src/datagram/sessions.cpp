@@ -53,6 +53,9 @@ DatagramSessions::DatagramSessions(const DatagramServices& services, const Liste
 DatagramSession* DatagramSessions::open(DatagramListener& listener, const DatagramKey& key,
                                         std::uint64_t hash, std::uint64_t datagrams, Time now,
                                         Loss& why) noexcept {
+    // Nobody loses a place for a datagram that can go nowhere, and no session is told of.
+    why = Loss::no_backend;
+    if (!listener.pool->has_address()) return nullptr;
     why = Loss::limit;
     std::optional<Seat> seat = take_seat(listener, now);
     if (!seat) return nullptr;
@@ -61,15 +64,7 @@ DatagramSession* DatagramSessions::open(DatagramListener& listener, const Datagr
     session->client = address_in(key.client);
     session->reached = key.reached;
     End failure = End::no_backend;
-    const Dialled dialled = dial(*session, failure);
-    if (dialled == Dialled::pending) {
-        // A name that is still being resolved: nobody was served, and there is no session to tell of.
-        why = Loss::no_backend;
-        session->closing = true;
-        retire_if_quiet(*session);
-        return nullptr;
-    }
-    if (dialled == Dialled::failed) {
+    if (!dial(*session, failure)) {
         why = failure == End::exhausted ? Loss::limit : Loss::no_backend;
         if (failure == End::exhausted) {
             // Others may have what it lacks; the next datagram finds it. Those that are on their way out give
@@ -104,26 +99,22 @@ DatagramSession* DatagramSessions::open(DatagramListener& listener, const Datagr
 }
 
 // Connects the upstream socket: nothing goes over the network for that, so it fails or succeeds at once.
-DatagramSessions::Dialled DatagramSessions::dial(DatagramSession& session, End& failure) noexcept {
+bool DatagramSessions::dial(DatagramSession& session, End& failure) noexcept {
     DatagramListener& listener = *session.listener;
     session.attempt.port_offset = listener.port_offset;
     while (true) {
         const Pool::Choice choice = listener.pool->choose(session.attempt);
-        switch (choice.next) {
-            case Pool::Next::none: return Dialled::failed;
-            case Pool::Next::pending: return Dialled::pending;
-            case Pool::Next::address: break;
-        }
+        if (choice.next != Pool::Next::address) return false;
         auto socket = open_datagram_upstream(choice.target, listener.upstream_options);
         if (socket) {
             session.upstream = std::move(*socket);
             session.upstream_local = choice.target.family() == AF_UNIX;
             if (!session.upstream_local) receive_datagrams_together(session.upstream.get());
-            return Dialled::connected;
+            return true;
         }
         session.error = socket.error().number;
         failure = is_shortage(session.error) ? End::exhausted : End::connect_failed;
-        if (failure == End::exhausted) return Dialled::failed;
+        if (failure == End::exhausted) return false;
     }
 }
 

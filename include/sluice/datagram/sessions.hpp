@@ -104,8 +104,7 @@ class DatagramSessions {
     // More places than seats: one that was ended keeps its place until the reactor has let go of its socket.
     static constexpr std::uint32_t places_in_passing = 4096;
 
-    enum class Dialled : std::uint8_t { connected, pending, failed };
-    Dialled dial(DatagramSession& session, End& failure) noexcept;
+    bool dial(DatagramSession& session, End& failure) noexcept;
     bool place_wanted(const DatagramListener& listener, Time now) const noexcept;
     std::optional<Seat> take_seat(DatagramListener& listener, Time now) noexcept;
     Seat seat_of(DatagramSession& victim, Time now) noexcept;

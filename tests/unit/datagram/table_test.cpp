@@ -249,6 +249,33 @@ ENGINE_TEST("a flood of clients meets a bounded table, and whoever talks is serv
     CHECK(backend.expect().bytes == "good");
 }
 
+ENGINE_TEST("a datagram that can go nowhere takes no place from anybody") {
+    test::DatagramSocket backend;
+    RelayHere relay(here, {"127.0.0.1:0"}, {backend.address()}, [](config::Config& config) {
+        config.workers = 1;
+        config.sessions_max = 2;
+        config.dns.servers = {"127.0.0.1:1"};
+        config::Listener lost = config.listeners[0];
+        lost.name = "lost";
+        lost.pool = "nowhere";
+        config.listeners.push_back(lost);
+        config::Pool pool;
+        pool.name = "nowhere";
+        pool.backends.push_back(
+            {.name = "name.invalid", .address = endpoint("name.invalid:53"), .place = {}});
+        config.pools.push_back(pool);
+    });
+    std::vector<test::DatagramSocket> clients(2);
+    std::vector<std::string> names;
+    for (auto& client : clients) names.push_back(pass(client, relay.address(), backend, "here").sender);
+    test::DatagramSocket other;
+    other.send_to(relay.address(1), "nowhere");
+    CHECK(test::wait_until([&] { return relay.lost(Loss::no_backend) == 1; }));
+    CHECK(relay.ended(End::evicted) == 0);
+    for (std::size_t index = 0; index < clients.size(); ++index)
+        CHECK(pass(clients[index], relay.address(), backend, "still").sender == names[index]);
+}
+
 ENGINE_TEST("no worker keeps all places for its own clients") {
     // The kernel shares the clients out over two workers. In every second relay or so the first two clients
     // are of the same worker, which then has both places and could end one of its own sessions for each
