@@ -124,16 +124,22 @@ std::optional<Seat> DatagramSessions::take_seat(DatagramListener& listener, Time
     const std::uint32_t own_max =
         listener.settings->sessions_max == 0 ? UINT32_MAX : listener.settings->sessions_max;
     const DatagramListener& whole = *listener.first;
-    const std::uint64_t share = std::uint64_t{whole.own} * services_.workers;
+    const std::uint64_t own_share = std::uint64_t{whole.own} * services_.workers;
     // A place that was freed for another worker is not for us.
-    if (whole.own > 0 && place_wanted(listener, now) &&
-        share >= listener.sessions->load(std::memory_order_relaxed))
+    if (whole.own > 0 && wished_lately(*listener.wanted, now) &&
+        own_share >= listener.sessions->load(std::memory_order_relaxed))
         return seat_of(listener.first->by_use.front(), now);
+    if (share() >= services_.sessions_max && wished_lately(services_.wishes.of_process, now))
+        end(*least_recently_used(), End::evicted, now);
     Seat seat(services_.sessions, services_.sessions_max, *listener.sessions, own_max);
     if (seat.taken()) return seat;
 
     const std::uint32_t taken = listener.sessions->load(std::memory_order_relaxed);
-    if (share < taken) listener.wanted->store(milliseconds_of(now) | 1, std::memory_order_relaxed);
+    const bool less_of_listener = own_share < taken;
+    const bool less_of_process = process_is_full() && share() < services_.sessions_max;
+    if (less_of_listener) wish(*listener.wanted, now);
+    if (less_of_process) wish(services_.wishes.of_process, now);
+    if (less_of_listener || less_of_process) wish(services_.wishes.any, now);
     DatagramSession* victim = nullptr;
     if (taken < own_max)
         victim = least_recently_used();
@@ -166,20 +172,45 @@ Seat DatagramSessions::seat_of(DatagramSession& victim, Time now) noexcept {
     return seat;
 }
 
-// The wish is a time of the last second, in milliseconds: nobody has to take it back.
-bool DatagramSessions::place_wanted(const DatagramListener& listener, Time now) const noexcept {
-    const std::uint32_t wished = listener.wanted->load(std::memory_order_relaxed);
+// A time of the last second, in milliseconds: nobody has to take it back.
+bool DatagramSessions::wished_lately(const Seat::Count& wanted, Time now) noexcept {
+    const std::uint32_t wished = wanted.load(std::memory_order_relaxed);
     return wished != 0 && milliseconds_of(now) - wished < 1000;
 }
 
+void DatagramSessions::wish(Seat::Count& wanted, Time now) noexcept {
+    wanted.store(milliseconds_of(now) | 1, std::memory_order_relaxed);
+}
+
+bool DatagramSessions::process_is_full() const noexcept {
+    return services_.sessions.load(std::memory_order_relaxed) >= services_.sessions_max;
+}
+
+void DatagramSessions::give_way(Time now) noexcept {
+    // Mostly nobody asks: the listeners are not looked at each turn, they may be thousands.
+    if (!wished_lately(services_.wishes.any, now)) return;
+    if (process_is_full() && share() > services_.sessions_max &&
+        wished_lately(services_.wishes.of_process, now))
+        end(*least_recently_used(), End::evicted, now);
+    for (const auto& listener : listeners_)
+        if (listener->first == listener.get()) give_way(*listener, now);
+}
+
 void DatagramSessions::give_way(DatagramListener& listener, Time now) noexcept {
-    if (!place_wanted(listener, now)) return;
+    if (!wished_lately(*listener.wanted, now)) return;
     const std::uint32_t taken = listener.sessions->load(std::memory_order_relaxed);
     const std::uint32_t own_max = listener.settings->sessions_max;
-    const bool full = services_.sessions.load(std::memory_order_relaxed) >= services_.sessions_max ||
-                      (own_max != 0 && taken >= own_max);
+    const bool full = process_is_full() || (own_max != 0 && taken >= own_max);
     if (full && std::uint64_t{listener.own} * services_.workers > taken)
         end(listener.by_use.front(), End::evicted, now);
+}
+
+void DatagramSessions::queue(DatagramListener& listener) noexcept {
+    if (!static_cast<ListNode<DatagramRunTag>&>(listener).linked()) ready_listeners.push_back(listener);
+}
+
+void DatagramSessions::release(DatagramListener& listener) noexcept {
+    if (--listener.holding == 0) queue(listener);
 }
 
 DatagramSession* DatagramSessions::least_recently_used() noexcept {
@@ -225,7 +256,7 @@ void DatagramSessions::end(DatagramSession& session, End reason, Time now) noexc
     retries.stop(session);
     static_cast<ListNode<DatagramUseTag>&>(session).unlink();
     static_cast<ListNode<DatagramRunTag>&>(session).unlink();
-    if (session.upload_held.held()) --session.listener->holding;
+    if (session.upload_held.held()) release(*session.listener);
     for (HeldMessage* held : {&session.upload_held, &session.download_held}) {
         if (!held->held()) continue;
         *held = {};

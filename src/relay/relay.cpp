@@ -133,6 +133,7 @@ class RunningRelay final : public Relay {
     std::uint32_t crew_size_ = 0;  // workers of each crew
     ChosenEngine engine_{};
     alignas(64) Seat::Count sessions_{0};
+    DatagramWishes wishes_;
     std::vector<std::unique_ptr<Seat::Count>> listener_sessions_;
     std::vector<std::unique_ptr<Seat::Count>> listener_wanted_;  // see DatagramListener::wanted
     std::unique_ptr<Records> records_;
@@ -274,6 +275,7 @@ std::expected<void, std::string> RunningRelay::open_worker(Crew crew, std::uint3
     plan.workers = crew_size_;
     plan.sessions_max = sessions_max_;
     plan.sessions = &sessions_;
+    plan.wishes = &wishes_;
     plan.pipe_budget = pipe_budget;
     plan.records = records_.get();
     auto worker = Worker::open(std::move(plan));

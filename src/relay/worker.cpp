@@ -141,7 +141,7 @@ void Worker::open_datagrams() {
     }
     datagrams_ = std::make_unique<DatagramTable>(
         DatagramServices{*reactor_, counters_, *plan_.records, plan_.index, services_->events,
-                         *plan_.sessions, plan_.sessions_max, plan_.workers},
+                         *plan_.sessions, plan_.sessions_max, *plan_.wishes, plan_.workers},
         std::move(listening));
     datagrams_->start(services_->now);
 }

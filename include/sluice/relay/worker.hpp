@@ -48,6 +48,7 @@ class Worker {
         std::uint32_t workers = 1;
         std::uint32_t sessions_max = 0;  // of the process
         Seat::Count* sessions = nullptr;
+        DatagramWishes* wishes = nullptr;
         std::size_t pipe_budget = 0;  // bytes
         Records* records = nullptr;
     };
