@@ -27,6 +27,18 @@ std::uint32_t milliseconds_of(Time time) noexcept {
         std::chrono::duration_cast<Milliseconds>(time.time_since_epoch()).count());
 }
 
+// The listener's, but on a wildcard address the one that the kernel told.
+SocketAddress reached_by(const DatagramSession& session) noexcept {
+    const SocketAddress& bound = session.listener->address;
+    if (!session.reached.told()) return bound;
+    sockaddr_in6 address{};
+    address.sin6_family = AF_INET6;
+    address.sin6_addr = session.reached.host;
+    address.sin6_port = htons(bound.port());
+    address.sin6_scope_id = session.reached.interface;
+    return SocketAddress::from(reinterpret_cast<const sockaddr*>(&address), sizeof(address));
+}
+
 // Of a nameless sender: no address.
 SocketAddress address_in(std::span<const std::byte> name) noexcept {
     if (name.size() < sizeof(sa_family_t)) return {};
@@ -296,6 +308,8 @@ void DatagramSessions::record(const DatagramSession& session, SessionRecord::Eve
     if (session.attempt.backend != Pool::Attempt::none)
         record.backend = session.listener->pool->backend(session.attempt.backend).settings;
     record.client = PeerAddress(session.client);
+    record.reached = PeerAddress(reached_by(session));
+    record.bind = session.listener->bind;
     record.upload_bytes = session.upload_bytes;
     record.download_bytes = session.download_bytes;
     record.datagrams = true;

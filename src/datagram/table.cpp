@@ -58,6 +58,8 @@ DatagramTable::DatagramTable(const DatagramServices& services, std::vector<Liste
         listener->idle_class = sessions_.idle.class_of(each.settings->timeouts.udp_idle);
         listener->local = each.local;
         listener->port_offset = each.port_offset;
+        listener->bind = each.bind;
+        listener->address = local_address_of(listener->socket.get());
         // Where they are counted, each is received by itself: the next one may be another session's.
         if (!each.local && each.settings->udp.requests == 0)
             receive_datagrams_together(listener->socket.get());

@@ -40,12 +40,14 @@ struct DatagramListener : ListNode<DatagramRunTag>, ListNode<DatagramClockTag> {
     // Of the listeners of the same settings (its addresses, the ports of a range) the first: it has `own` and
     // `by_use` for all of them, because they share the limit.
     DatagramListener* first = nullptr;
-    std::uint32_t own = 0;          // sessions of this worker
-    std::uint32_t idle_class = 0;   // deadline class of its sessions
-    bool local = false;             // unix
-    std::uint16_t port_offset = 0;  // of its port in the range of ports
-    bool watched = false;           // a watch of its socket is outstanding
-    bool readable = false;          // as far as we know
+    std::uint32_t own = 0;           // sessions of this worker
+    std::uint32_t idle_class = 0;    // deadline class of its sessions
+    const Endpoint* bind = nullptr;  // which of the listener's addresses
+    SocketAddress address;           // that it is bound to
+    bool local = false;              // unix
+    std::uint16_t port_offset = 0;   // of its port in the range of ports
+    bool watched = false;            // a watch of its socket is outstanding
+    bool readable = false;           // as far as we know
     DatagramPace pace;
     std::uint32_t holding = 0;  // sessions that hold a message of its clients: until they are rid of it,
                                 // nothing is read

@@ -27,8 +27,9 @@ class DatagramTable {
         Seat::Count* sessions;  // of the listener, over all workers
         Seat::Count* wanted;    // likewise: DatagramListener::wanted
         SocketOptions upstream_options;
-        bool local;                     // unix
-        std::uint16_t port_offset = 0;  // in the listener's range of ports
+        bool local;                      // unix
+        std::uint16_t port_offset = 0;   // in the listener's range of ports
+        const Endpoint* bind = nullptr;  // which of the listener's addresses
     };
 
     // Throws std::bad_alloc.

@@ -28,10 +28,11 @@ class Worker {
     struct Listening {
         OwnedFd socket;
         const config::Listener* listener;
-        std::size_t pool;               // index in Plan::pools
-        Seat::Count* sessions;          // of the listener, over all workers
-        int socket_type = SOCK_STREAM;  // or SOCK_SEQPACKET
-        std::uint16_t port_offset = 0;  // in the listener's range of ports
+        std::size_t pool;                // index in Plan::pools
+        Seat::Count* sessions;           // of the listener, over all workers
+        int socket_type = SOCK_STREAM;   // or SOCK_SEQPACKET
+        std::uint16_t port_offset = 0;   // in the listener's range of ports
+        const Endpoint* bind = nullptr;  // which of the listener's addresses
     };
 
     struct Plan {
