@@ -239,7 +239,10 @@ ENGINE_TEST("a flood of clients meets a bounded table, and whoever talks is serv
             CHECK(relay->counters().sessions_now <= 100 + 1024);
         }
     }
-    CHECK(relay.sessions_become(100));
+    CHECK(test::wait_until([&] { return relay->counters().sessions_now <= 100; }));
+    // A worker may have given up a place for the other one just before the other's last client came: then
+    // nobody was left to take it.
+    CHECK(relay->counters().sessions_now >= 98);
     CHECK(relay.ended(End::evicted) >= 3000);
     // Those in passing aside: a socket is closed a turn after its session.
     CHECK(most < descriptors + 100 + 1024);
