@@ -567,6 +567,8 @@ void Session::record(SessionRecord::Event event, Services& services) const noexc
     if (attempt_.backend != Pool::Attempt::none)
         record.backend = kind_->pool->backend(attempt_.backend).settings;
     record.client = peer_;
+    record.reached = PeerAddress(local_address_of(client_.fd.get()));
+    record.bind = kind_->bind;
     record.upload_bytes = upload_.bytes();
     record.download_bytes = download_.bytes();
     record.spliced_bytes = upload_.bytes_spliced() + download_.bytes_spliced();
