@@ -3,7 +3,6 @@
 #include "sluice/base/check.hpp"
 
 #include <fcntl.h>
-#include <netinet/tcp.h>
 #include <poll.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -16,24 +15,6 @@ namespace sluice {
 
 namespace {
 
-// The one place where errno becomes a verdict, for reading and writing alike.
-Transfer failed(int error) noexcept {
-    switch (error) {
-        case EAGAIN: return {Transfer::Outcome::blocked};
-        case ECONNRESET:    // RST came
-        case EPIPE:         // RST came after FIN, or its ECONNRESET was told already
-        case ETIMEDOUT:     // keepalive or TCP_USER_TIMEOUT gave the peer up
-        case EHOSTUNREACH:  // ICMP, after the retries
-        case ENETUNREACH:
-        case ENETDOWN:
-        case ENOTCONN:  // a unix peer that is gone
-        default:
-            // An errno nobody thought of breaks its own session and no other. It is in that session's log
-            // line.
-            return {Transfer::Outcome::broken, 0, error};
-    }
-}
-
 // No signal handler runs on a worker, but a debugger that attaches interrupts calls all the same.
 template <class Call>
 ssize_t uninterrupted(Call call) noexcept {
@@ -44,63 +25,21 @@ ssize_t uninterrupted(Call call) noexcept {
     return result;
 }
 
-void close_all(const cmsghdr& rights) noexcept {
-    const std::size_t count = (rights.cmsg_len - CMSG_LEN(0)) / sizeof(int);
-    for (std::size_t index = 0; index < count; ++index) {
-        int fd = -1;
-        std::memcpy(&fd, CMSG_DATA(&rights) + index * sizeof(int), sizeof(fd));
-        ::close(fd);
-    }
-}
-
 constexpr unsigned splice_flags = SPLICE_F_MOVE | SPLICE_F_NONBLOCK;
 
 }  // namespace
 
-Transfer receive(int source, std::span<std::byte> memory) noexcept {
-    alignas(cmsghdr) std::byte control[CMSG_SPACE(sizeof(int))];
-    iovec vector{.iov_base = memory.data(), .iov_len = memory.size()};
-    msghdr message{};
-    message.msg_iov = &vector;
-    message.msg_iovlen = 1;
-    message.msg_control = control;
-    message.msg_controllen = sizeof(control);
-    const ssize_t result = uninterrupted([&] { return ::recvmsg(source, &message, MSG_DONTWAIT); });
-    if (result == 0) return {Transfer::Outcome::ended};
-    if (result < 0) return failed(errno);
-    Transfer transfer{Transfer::Outcome::moved, static_cast<std::size_t>(result)};
-    const cmsghdr* header = CMSG_FIRSTHDR(&message);
-    if (header == nullptr) return transfer;
-    // The only message that TCP sends here.
-    if (header->cmsg_level == SOL_TCP && header->cmsg_type == TCP_CM_INQ) {
-        int left = 0;
-        std::memcpy(&left, CMSG_DATA(header), sizeof(left));
-        transfer.emptied = left == 0;
-    }
-    // A unix peer may send descriptors without being asked; they are ours already, and not to be kept.
-    if (header->cmsg_level == SOL_SOCKET && header->cmsg_type == SCM_RIGHTS) close_all(*header);
-    return transfer;
-}
-
-Transfer send(int target, std::span<const std::byte> bytes) noexcept {
-    const ssize_t result = uninterrupted(
-        [&] { return ::send(target, bytes.data(), bytes.size(), MSG_DONTWAIT | MSG_NOSIGNAL); });
-    if (result > 0) return {Transfer::Outcome::moved, static_cast<std::size_t>(result)};
-    if (result == 0) return {Transfer::Outcome::blocked};
-    return failed(errno);
-}
-
 Transfer read_file(int source, std::span<std::byte> memory) noexcept {
     const ssize_t result = uninterrupted([&] { return ::read(source, memory.data(), memory.size()); });
     if (result == 0) return {Transfer::Outcome::ended};
-    if (result < 0) return failed(errno);
+    if (result < 0) return Transfer::failed(errno);
     return {Transfer::Outcome::moved, static_cast<std::size_t>(result)};
 }
 
 Transfer write_file(int target, std::span<const std::byte> bytes) noexcept {
     const ssize_t result = uninterrupted([&] { return ::write(target, bytes.data(), bytes.size()); });
     // Nothing would tell when a file that takes nothing takes something.
-    if (result <= 0) return failed(result < 0 ? errno : EIO);
+    if (result <= 0) return Transfer::failed(result < 0 ? errno : EIO);
     return {Transfer::Outcome::moved, static_cast<std::size_t>(result)};
 }
 
@@ -113,7 +52,7 @@ Transfer receive_message(int source, std::span<std::byte> memory) noexcept {
     message.msg_control = control;
     message.msg_controllen = sizeof(control);
     const ssize_t result = uninterrupted([&] { return ::recvmsg(source, &message, MSG_DONTWAIT); });
-    if (result < 0) return failed(errno);
+    if (result < 0) return Transfer::failed(errno);
     // Both an empty message and the end are answered 0, but only a message has a time.
     if (result == 0 && message.msg_controllen == 0) return {Transfer::Outcome::ended};
     if ((message.msg_flags & MSG_TRUNC) != 0) return {Transfer::Outcome::broken, 0, EMSGSIZE};
@@ -123,7 +62,7 @@ Transfer receive_message(int source, std::span<std::byte> memory) noexcept {
 Transfer send_message(int target, std::span<const std::byte> message) noexcept {
     const ssize_t result = uninterrupted(
         [&] { return ::send(target, message.data(), message.size(), MSG_DONTWAIT | MSG_NOSIGNAL); });
-    if (result < 0) return failed(errno);
+    if (result < 0) return Transfer::failed(errno);
     return {Transfer::Outcome::moved, static_cast<std::size_t>(result)};
 }
 
@@ -148,7 +87,7 @@ Transfer peek(int source) noexcept {
     const ssize_t result = uninterrupted([&] { return ::recv(source, &one, 1, MSG_DONTWAIT | MSG_PEEK); });
     if (result > 0) return {Transfer::Outcome::moved, 1};
     if (result == 0) return {Transfer::Outcome::ended};
-    return failed(errno);
+    return Transfer::failed(errno);
 }
 
 Transfer SpliceChannel::fill(int source, std::size_t bytes_max) noexcept {
@@ -161,7 +100,7 @@ Transfer SpliceChannel::fill(int source, std::size_t bytes_max) noexcept {
     }
     if (result == 0) return {Transfer::Outcome::ended};
     if (errno == EINVAL) return {Transfer::Outcome::unsuitable};
-    return failed(errno);
+    return Transfer::failed(errno);
 }
 
 Transfer SpliceChannel::drain(int target) noexcept {
@@ -181,7 +120,7 @@ Transfer SpliceChannel::drain(int target) noexcept {
     // The kernel sends 16 fragments at a time. When a reset comes in between, splice answers what went before
     // and swallows the error; the next call is answered EPIPE, which then does not speak of a FIN. That
     // passed for a whole stream in 2 of 80,000 transfers.
-    return failed(errno == EPIPE ? ECONNRESET : errno);
+    return Transfer::failed(errno == EPIPE ? ECONNRESET : errno);
 }
 
 BlockPool::BlockPool() {
@@ -215,8 +154,19 @@ void BlockPool::give_back(Block block) noexcept {
             return idle_[index].push_back(std::move(block));
 }
 
-Transfer CopyChannel::fill(int source, std::span<std::byte> scratch) noexcept {
-    return adopt(receive(source, scratch), scratch);
+SocketCall CopyChannel::receive_call(int source, std::span<std::byte> scratch) noexcept {
+    return {SocketCall::Kind::receive, source, scratch.data(), static_cast<std::uint32_t>(scratch.size())};
+}
+
+void CopyChannel::received(const SocketCall& call) noexcept {
+    adopt(call.transfer, {call.memory, call.size});
+}
+
+Transfer CopyChannel::fill(Calls& calls, int source, std::span<std::byte> scratch) noexcept {
+    SocketCall call = receive_call(source, scratch);
+    calls.make({&call, 1});
+    received(call);
+    return call.transfer;
 }
 
 Transfer CopyChannel::fill_from_file(int source, std::span<std::byte> scratch) noexcept {
@@ -237,11 +187,22 @@ Transfer MemoryChannel::adopt(Transfer transfer, std::span<std::byte> scratch) n
     return transfer;
 }
 
-Transfer CopyChannel::drain(int target) noexcept {
+SocketCall CopyChannel::send_call(int target) const noexcept {
     SLUICE_CHECK(!empty());
-    const Transfer transfer = send(target, bytes());
-    begin_ += static_cast<std::uint32_t>(transfer.bytes);
-    return transfer;
+    // A send only reads.
+    return {SocketCall::Kind::send, target, const_cast<std::byte*>(bytes().data()),
+            static_cast<std::uint32_t>(held()), Transfer{Transfer::Outcome::moved, held()}};
+}
+
+void CopyChannel::sent(const SocketCall& call) noexcept {
+    begin_ += static_cast<std::uint32_t>(call.transfer.bytes);
+}
+
+Transfer CopyChannel::drain(Calls& calls, int target) noexcept {
+    SocketCall call = send_call(target);
+    calls.make({&call, 1});
+    sent(call);
+    return call.transfer;
 }
 
 Transfer CopyChannel::drain_to_file(int target) noexcept {

@@ -1,11 +1,13 @@
 #include "sluice/flow/flow.hpp"
 
 #include "sluice/base/check.hpp"
+#include "sluice/flow/round.hpp"
 
 #include <sys/socket.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <utility>
 
 namespace sluice {
 
@@ -30,20 +32,7 @@ Flow::Progress Flow::advance(Socket& source, Socket& target, Lane& lane, std::si
     while (!done()) {
         while (holds_bytes()) {
             if (!target.writable) return rest(Progress::waiting, target, lane);
-            const Transfer drained = drain(target, lane);
-            switch (drained.outcome) {
-                case Transfer::Outcome::moved: break;
-                case Transfer::Outcome::blocked: target.writable = false; break;
-                case Transfer::Outcome::unsuitable: give_up_splice(lane); break;
-                case Transfer::Outcome::ended:  // no call that writes says so
-                case Transfer::Outcome::broken:
-                    // A unix peer that stopped reading may still be sending: this flow is over, not the
-                    // socket.
-                    const bool only_deaf = !target.stream_of_tcp && drained.error == EPIPE;
-                    if (target.error == 0 && !only_deaf) target.error = drained.error;
-                    abandon(lane);
-                    return Progress::done;
-            }
+            if (!note_drain(drain(target, lane), target, lane)) return Progress::done;
         }
         if (state_ == FlowState::draining) {
             finish(target, lane);
@@ -55,25 +44,74 @@ Flow::Progress Flow::advance(Socket& source, Socket& target, Lane& lane, std::si
         if (budget == 0) return rest(Progress::spent, target, lane);
 
         const Transfer filled = fill(source, lane, budget);
-        switch (filled.outcome) {
-            case Transfer::Outcome::moved:
-                budget -= std::min(budget, std::max(filled.bytes, read_cost));
-                break;
-            case Transfer::Outcome::blocked: source.readable = false; break;
-            case Transfer::Outcome::unsuitable: give_up_splice(lane); break;
-            case Transfer::Outcome::ended:
-                if (source.error != 0 && source.error != EPIPE && !source.fin_came)
-                    abandon(lane);
-                else
-                    state_ = FlowState::draining;
-                break;
-            case Transfer::Outcome::broken:
-                if (source.error == 0) source.error = filled.error;
-                abandon(lane);
-                break;
-        }
+        if (filled.outcome == Transfer::Outcome::moved)
+            budget -= std::min(budget, std::max(filled.bytes, read_cost));
+        note_fill(filled, source, lane);
     }
     return Progress::done;
+}
+
+void Flow::note_fill(const Transfer& filled, Socket& source, Lane& lane) noexcept {
+    switch (filled.outcome) {
+        case Transfer::Outcome::moved: return;
+        case Transfer::Outcome::blocked: source.readable = false; return;
+        case Transfer::Outcome::unsuitable: return give_up_splice(lane);
+        case Transfer::Outcome::ended:
+            if (source.error != 0 && source.error != EPIPE && !source.fin_came)
+                abandon(lane);
+            else
+                state_ = FlowState::draining;
+            return;
+        case Transfer::Outcome::broken:
+            if (source.error == 0) source.error = filled.error;
+            return abandon(lane);
+    }
+}
+
+// False: the flow is over.
+bool Flow::note_drain(const Transfer& drained, Socket& target, Lane& lane) noexcept {
+    switch (drained.outcome) {
+        case Transfer::Outcome::moved: return true;
+        case Transfer::Outcome::blocked: target.writable = false; return true;
+        case Transfer::Outcome::unsuitable: give_up_splice(lane); return true;
+        case Transfer::Outcome::ended:  // no call that writes says so
+        case Transfer::Outcome::broken: break;
+    }
+    // A unix peer that stopped reading may still be sending: this flow is over, not the socket.
+    const bool only_deaf = !target.stream_of_tcp && drained.error == EPIPE;
+    if (target.error == 0 && !only_deaf) target.error = drained.error;
+    abandon(lane);
+    return false;
+}
+
+bool Flow::joins_round(const Socket& source, const Socket& target) const noexcept {
+    const auto* copy = std::get_if<CopyChannel>(&channel_);
+    return copy != nullptr && copy->empty() && state_ == FlowState::open && path_ == Path::copy &&
+           reads_small_ && source.readable && target.writable && source.file == FileRole::none &&
+           target.file == FileRole::none;
+}
+
+bool Flow::received(const SocketCall& call, Socket& source, Lane& lane) noexcept {
+    const Transfer& transfer = call.transfer;
+    std::get<CopyChannel>(channel_).received(call);
+    if (source.emptied_by(transfer)) source.readable = false;
+    reads_small_ = transfer.bytes < call.size;
+    if (!reads_small_)
+        begun_ = static_cast<std::uint16_t>(transfer.bytes);
+    else if (transfer.outcome == Transfer::Outcome::moved)
+        choose_path(transfer.bytes);
+    note_fill(transfer, source, lane);
+    return holds_bytes();
+}
+
+SocketCall Flow::send_call(const Socket& target) const noexcept {
+    return std::get<CopyChannel>(channel_).send_call(target.fd.get());
+}
+
+void Flow::sent(const SocketCall& call, Socket& target, Lane& lane) noexcept {
+    std::get<CopyChannel>(channel_).sent(call);
+    note_copied(call.transfer, target, lane);
+    note_drain(call.transfer, target, lane);
 }
 
 void Flow::abandon(Lane& lane) noexcept {
@@ -109,9 +147,8 @@ Transfer Flow::copy_from(Socket& source, Lane& lane) noexcept {
     auto& copy = std::get<CopyChannel>(channel_);
     const auto scratch = lane.scratch.first(copy_bytes_max);
     if (source.file == FileRole::served) return copy.fill_from_file(source.fd.get(), scratch);
-    const Transfer transfer = copy.fill(source.fd.get(), scratch);
-    // Not on a broken connection: its event has come already, and what follows the last byte is known.
-    if (transfer.emptied && source.error == 0) source.readable = false;
+    const Transfer transfer = copy.fill(lane.calls, source.fd.get(), scratch);
+    if (source.emptied_by(transfer)) source.readable = false;
     return transfer;
 }
 
@@ -157,6 +194,7 @@ Transfer Flow::drain(Socket& target, Lane& lane) noexcept {
     if (auto* pipe = std::get_if<SpliceChannel>(&channel_)) {
         const Transfer transfer = pipe->drain(target.fd.get());
         bytes_spliced_ += transfer.bytes;
+        lane.bytes += transfer.bytes;
         if (transfer.outcome == Transfer::Outcome::moved) splice_proven_ = true;
         // A target that changed its mind with more in the pipe than can be copied on: its session is lost.
         if (transfer.outcome == Transfer::Outcome::unsuitable && splice_proven_)
@@ -169,6 +207,7 @@ Transfer Flow::drain(Socket& target, Lane& lane) noexcept {
     if (auto* message = std::get_if<MessageChannel>(&channel_)) {
         const Transfer transfer = message->drain(target.fd.get());
         bytes_copied_ += transfer.bytes;
+        lane.bytes += transfer.bytes;
         if (message->empty()) {
             message->clear(lane.blocks);
             if (transfer.bytes == 0) ++empty_messages_;
@@ -182,15 +221,21 @@ Transfer Flow::drain(Socket& target, Lane& lane) noexcept {
         copy.clear(lane.blocks);
         return {Transfer::Outcome::moved, bytes};
     }
-    const Transfer transfer =
-        target.file == FileRole::taking ? copy.drain_to_file(target.fd.get()) : copy.drain(target.fd.get());
-    bytes_copied_ += transfer.bytes;
+    const Transfer transfer = target.file == FileRole::taking ? copy.drain_to_file(target.fd.get())
+                                                              : copy.drain(lane.calls, target.fd.get());
+    note_copied(transfer, target, lane);
+    return transfer;
+}
+
+void Flow::note_copied(const Transfer& sent, Socket& target, Lane& lane) noexcept {
+    auto& copy = std::get<CopyChannel>(channel_);
+    bytes_copied_ += sent.bytes;
+    lane.bytes += sent.bytes;
     if (copy.empty())
         copy.clear(lane.blocks);
-    else if (target.stream_of_tcp && transfer.outcome == Transfer::Outcome::moved)
+    else if (target.stream_of_tcp && sent.outcome == Transfer::Outcome::moved)
         target.writable =
             false;  // a short send of TCP: its buffer is full, and an event will say when it is not
-    return transfer;
 }
 
 // REQUIRES: !holds_bytes()
@@ -236,6 +281,8 @@ void Flow::give_up_splice(Lane& lane) noexcept {
 }
 
 void Flow::choose_path(std::size_t bytes_read) noexcept {
+    bytes_read += std::exchange(begun_, 0);
+    reads_small_ = bytes_read < Round::read_bytes_max;
     const bool speaks_for_the_other =
         path_ == Path::copy ? bytes_read >= bulky_read_bytes : bytes_read < chatty_read_bytes;
     if (!speaks_for_the_other) {

@@ -19,7 +19,8 @@ namespace sluice {
 namespace {
 
 // Poll events and epoll events share their bits (include/uapi/linux/eventpoll.h), so nothing is translated.
-constexpr std::uint32_t watched_events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET;
+// PRI costs no wake-up of its own: the kernel's word of new data names it, too.
+constexpr std::uint32_t watched_events = EPOLLIN | EPOLLPRI | EPOLLOUT | EPOLLRDHUP | EPOLLET;
 constexpr std::uint32_t readable_events = EPOLLIN | EPOLLET;
 
 class EpollReactor final : public Reactor {
@@ -38,6 +39,8 @@ class EpollReactor final : public Reactor {
     void watch(int fd, Token token) override { add(fd, watched_events, token); }
 
     void watch_readable(int fd, Token token) override { add(fd, readable_events, token); }
+
+    bool carry(std::span<const Send>) noexcept override { return false; }
 
     void cancel(int fd, Token token) override {
         // A question that has just had its last answer is no longer in the set; then there is nothing to end.

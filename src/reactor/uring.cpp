@@ -15,6 +15,8 @@
 #include <bit>
 #include <cerrno>
 #include <cstring>
+#include <utility>
+#include <vector>
 
 namespace sluice {
 
@@ -47,6 +49,8 @@ class UringReactor final : public Reactor {
         parameters.cq_entries = completions;
         const int result = ::io_uring_queue_init_params(submissions, &ring_, &parameters);
         open_ = result == 0;
+        // Saves looking its descriptor up at each call; a wish.
+        if (open_) ::io_uring_register_ring_fd(&ring_);
         return result;
     }
 
@@ -62,6 +66,23 @@ class UringReactor final : public Reactor {
     void watch(int fd, Token token) override { poll(fd, watched_events, token); }
 
     void watch_readable(int fd, Token token) override { poll(fd, POLLIN, token); }
+
+    // A request with MSG_DONTWAIT completes while it is submitted: before the waiting begins. MSG_WAITALL
+    // makes a send that took less than all a failed one, and failed ones are answered in spite of
+    // CQE_SKIP_SUCCESS (which matters: an answer for each would end every wait at once). probe_uring() has
+    // seen that this is so.
+    bool carry(std::span<const Send> sends) noexcept override {
+        // With answers left over from last time, theirs might not be among the next.
+        if (::io_uring_cq_ready(&ring_) != 0 || ::io_uring_sq_space_left(&ring_) < sends.size()) return false;
+        for (const Send& send : sends) {
+            io_uring_sqe* entry = next_entry();
+            ::io_uring_prep_send(entry, send.fd, send.bytes.data(), send.bytes.size(),
+                                 MSG_DONTWAIT | MSG_NOSIGNAL | MSG_WAITALL);
+            entry->user_data = send.token.raw();
+            entry->flags |= IOSQE_CQE_SKIP_SUCCESS;
+        }
+        return true;
+    }
 
     void cancel(int, Token token) override {
         io_uring_sqe* entry = next_entry();
@@ -156,32 +177,64 @@ std::expected<std::unique_ptr<Reactor>, std::string> open_uring_reactor(std::uin
     return reactor;
 }
 
-std::expected<void, std::string> probe_uring() {
-    auto reactor = open_uring_reactor(0);
-    if (!reactor) return std::unexpected(reactor.error());
-    // Creating a ring proves little where a filter looks at operations: ask one real question of each kind.
+namespace {
+
+// A watch that tells, and that can be ended.
+std::expected<void, std::string> probe_watch(Reactor& reactor) {
     OwnedFd ready(::eventfd(1, EFD_CLOEXEC | EFD_NONBLOCK));
     if (!ready.valid()) return std::unexpected(fmt::format("eventfd: {}", explain_errno(errno)));
     const Token token(Question::doorbell, {0, 1});
-    (*reactor)->watch(ready.get(), token);
+    reactor.watch(ready.get(), token);
     bool watched = false;
     bool cancelled = false;
     const Time deadline = Clock::now() + std::chrono::seconds(2);
     while (!cancelled && Clock::now() < deadline) {
         std::array<Completion, 4> answers;
-        const std::size_t count = (*reactor)->wait(answers, deadline);
+        const std::size_t count = reactor.wait(answers, deadline);
         for (const Completion& answer : std::span(answers).first(count)) {
             if (answer.result < 0 && !watched)
                 return std::unexpected(fmt::format("io_uring poll: {}", explain_errno(-answer.result)));
             if (!answer.more && !watched)
                 return std::unexpected("io_uring: this kernel has no multishot poll");
-            if (answer.more && !watched) (*reactor)->cancel(ready.get(), token);
+            if (answer.more && !watched) reactor.cancel(ready.get(), token);
             watched = true;
             cancelled = !answer.more;
         }
     }
     if (!cancelled) return std::unexpected("io_uring: a poll was not answered within 2 s");
     return {};
+}
+
+// A send that goes along: silent when all was taken, and else with how much.
+std::expected<void, std::string> probe_carry(Reactor& reactor) {
+    int ends[2];
+    if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends) != 0)
+        return std::unexpected(fmt::format("socketpair: {}", explain_errno(errno)));
+    const OwnedFd one(ends[0]);
+    const OwnedFd other(ends[1]);
+    const std::vector<std::byte> bytes(std::size_t{8} * 1024 * 1024);  // more than any send buffer
+    const Token token(Question::carry, {0, 1});
+    std::array<Completion, 4> answers;
+    const Send whole{one.get(), std::span(bytes).first(1), token};
+    if (!reactor.carry({&whole, 1})) return std::unexpected("io_uring: no room for a send");
+    if (reactor.wait(answers, Time::min()) != 0)
+        return std::unexpected("io_uring: a whole send was answered");
+    const Send too_much{one.get(), bytes, token};
+    if (!reactor.carry({&too_much, 1})) return std::unexpected("io_uring: no room for a send");
+    const bool told = reactor.wait(answers, Time::min()) == 1 && answers[0].token == token;
+    if (!told || answers[0].result <= 0 || std::cmp_greater_equal(answers[0].result, bytes.size()))
+        return std::unexpected("io_uring: a send that took less than all was not told of");
+    return {};
+}
+
+}  // namespace
+
+std::expected<void, std::string> probe_uring() {
+    auto reactor = open_uring_reactor(0);
+    if (!reactor) return std::unexpected(reactor.error());
+    // Creating a ring proves little where a filter looks at operations: ask one real question of each kind.
+    if (auto watched = probe_watch(**reactor); !watched) return watched;
+    return probe_carry(**reactor);
 }
 
 }  // namespace sluice

@@ -261,6 +261,10 @@ std::expected<void, std::string> RunningRelay::open_worker(Crew crew, std::uint3
     plan.open_reactor = [uring = engine_.uring, sockets = sessions_max_ * 2] {
         return uring ? open_uring_reactor(sockets) : open_epoll_reactor(sockets);
     };
+    plan.open_calls = [uring = engine_.uring]() -> std::expected<std::unique_ptr<Calls>, std::string> {
+        if (uring) return open_uring_calls();
+        return open_aio_calls();
+    };
     for (Bound& bound : bound_) {
         const config::Listener& listener = config_->listeners[bound.listener];
         if (crew_of(listener) != crew) continue;

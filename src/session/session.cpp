@@ -24,6 +24,7 @@ bool unanswered(int error) noexcept {
 void note_events(Socket& socket, int events) noexcept {
     if ((events & (POLLIN | POLLRDHUP | POLLHUP | POLLERR)) != 0) socket.readable = true;
     if ((events & (POLLOUT | POLLHUP | POLLERR)) != 0) socket.writable = true;
+    if ((events & POLLPRI) != 0) socket.urgent_came = true;
     // Taken out now: the other side must not wait for it until this one's turn to be read has come, and the
     // kernel tells it once only, perhaps to a send.
     if ((events & POLLERR) != 0 && socket.error == 0) socket.error = take_error(socket.fd.get());
@@ -83,6 +84,17 @@ void Session::answer(Question question, const Completion& completion, Services& 
         client_changed(services);
     else
         upstream_changed(services);
+}
+
+void Session::join(Round& round) noexcept {
+    if (state_ != SessionState::relaying) return;
+    if (upload_.joins_round(client_, upstream_)) round.add(upload_, client_, upstream_);
+    if (download_.joins_round(upstream_, client_)) round.add(download_, upstream_, client_);
+}
+
+void Session::enqueue(Services& services) noexcept {
+    if (ListNode<RunTag>::linked()) return;
+    (upload_.bulky() || download_.bulky() ? services.run_queue : services.ready).push_back(*this);
 }
 
 void Session::run(Services& services) noexcept {
@@ -337,7 +349,7 @@ void Session::connected(Services& services) noexcept {
     services.patience.start(*this, kind_->idle, services.now);
     choose_paths();
     if (services.events.connect) record(SessionRecord::Event::connect, services);
-    relay(services);
+    enqueue(services);
 }
 
 // Which pairs splice, and which are copied, is decided here and nowhere else.
@@ -387,7 +399,7 @@ void Session::client_changed(Services& services) noexcept {
             }
             error_ = client_.error;
             return close(unanswered(error_) ? End::client_lost : End::client_reset, services);
-        case SessionState::relaying: return relay(services);
+        case SessionState::relaying: return enqueue(services);
         case SessionState::flushing: return flush(services);
         case SessionState::closing: return;
     }
@@ -403,7 +415,7 @@ void Session::upstream_changed(Services& services) noexcept {
                                   upstream_.error, services);
             if (upstream_.writable) connected(services);
             return;
-        case SessionState::relaying: return relay(services);
+        case SessionState::relaying: return enqueue(services);
         case SessionState::flushing: return flush(services);
         case SessionState::awaiting_address:
         case SessionState::redialing:
@@ -414,7 +426,6 @@ void Session::upstream_changed(Services& services) noexcept {
 // --- relaying ---
 
 void Session::relay(Services& services) noexcept {
-    const std::uint64_t progress_before = upload_.progress() + download_.progress();
     const Flow::Progress uploaded = upload_.advance(client_, upstream_, services.lane, turn_bytes);
     note_half_close(services);
     // A file that has taken everything says so.
@@ -426,8 +437,8 @@ void Session::relay(Services& services) noexcept {
     if (client_.error != 0 || upstream_.error != 0) return break_off(services);
     if (upload_.done() && download_.done()) return close_done(services);
 
-    if (upload_.progress() + download_.progress() != progress_before)
-        services.patience.touch(*this, services.now);
+    const std::uint64_t progress = upload_.progress() + download_.progress();
+    if (std::exchange(progress_seen_, progress) != progress) services.patience.touch(*this, services.now);
     if ((uploaded == Flow::Progress::spent || downloaded == Flow::Progress::spent) &&
         !ListNode<RunTag>::linked())
         services.run_queue.push_back(*this);

@@ -21,6 +21,7 @@ const char* name_of(Question question) {
         case Question::watch_upstream: return "watch_upstream";
         case Question::watch_datagrams: return "watch_datagrams";
         case Question::watch_datagram_upstream: return "watch_datagram_upstream";
+        case Question::carry: return "carry";
         case Question::doorbell: return "doorbell";
     }
     return "no question";
@@ -90,6 +91,7 @@ class Script::ScriptedReactor final : public Reactor {
     void accept(int listening_fd, Token token) override { ask(listening_fd, token); }
     void watch(int fd, Token token) override { ask(fd, token); }
     void watch_readable(int fd, Token token) override { ask(fd, token); }
+    bool carry(std::span<const Send>) noexcept override { return false; }
     void cancel(int, Token token) override {
         const std::lock_guard lock(state_->mutex);
         state_->ledger.cancelled(token);

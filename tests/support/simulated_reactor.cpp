@@ -57,10 +57,16 @@ class SimulatedReactor final : public Reactor {
     }
 
     void watch(int fd, Token token) override {
-        watch_for(EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, fd, token);
+        watch_for(EPOLLIN | EPOLLPRI | EPOLLOUT | EPOLLRDHUP | EPOLLET, fd, token);
     }
 
     void watch_readable(int fd, Token token) override { watch_for(EPOLLIN | EPOLLET, fd, token); }
+
+    bool carry(std::span<const Send> sends) noexcept override {
+        if (dice_.below(2) == 0) return false;
+        carried_.assign(sends.begin(), sends.end());
+        return true;
+    }
 
     void watch_for(std::uint32_t events, int fd, Token token) {
         if (token.question() != Question::doorbell && dice_.happens(unkindness_.refuse_watch)) {
@@ -88,6 +94,27 @@ class SimulatedReactor final : public Reactor {
 
     std::size_t wait(std::span<Completion> answers, Time deadline) override {
         ++report_->turns;
+        const std::size_t told = send_carried(answers);
+        return told + wait_for_events(answers.subspan(told), told > 0 ? Time::min() : deadline);
+    }
+
+    const char* name() const noexcept override { return "simulated"; }
+
+  private:
+    // What was to be taken along goes before anything else; only what did not go as a whole is told.
+    std::size_t send_carried(std::span<Completion> answers) {
+        std::size_t told = 0;
+        for (const Send& send : carried_) {
+            const ssize_t sent =
+                ::send(send.fd, send.bytes.data(), send.bytes.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
+            if (std::cmp_equal(sent, send.bytes.size())) continue;
+            answers[told++] = {send.token, sent < 0 ? -errno : static_cast<int>(sent), false};
+        }
+        carried_.clear();
+        return told;
+    }
+
+    std::size_t wait_for_events(std::span<Completion> answers, Time deadline) {
         const bool moved = meanwhile_();
         bool on_its_way = collect(Nanoseconds(0));
         // Time passes only when nothing else does: the kernel's timers and the worker's deadlines need it.
@@ -103,9 +130,6 @@ class SimulatedReactor final : public Reactor {
         return count;
     }
 
-    const char* name() const noexcept override { return "simulated"; }
-
-  private:
     struct Event {
         int bits = 0;
         std::uint64_t due = 0;  // turn
@@ -295,7 +319,8 @@ class SimulatedReactor final : public Reactor {
     std::function<bool()> meanwhile_;
     std::shared_ptr<SimulationReport> report_;
     OwnedFd epoll_;
-    std::map<std::uint64_t, Asked> questions_;  // by raw token: an order that does not change between runs
+    std::map<std::uint64_t, Asked> questions_;
+    std::vector<Send> carried_;  // by raw token: an order that does not change between runs
     std::uint64_t turn_ = 0;
 };
 

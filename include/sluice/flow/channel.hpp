@@ -1,5 +1,7 @@
 #pragma once
 
+#include "sluice/flow/calls.hpp"
+#include "sluice/flow/transfer.hpp"
 #include "sluice/net/pipe.hpp"
 
 #include <array>
@@ -13,34 +15,14 @@
 
 namespace sluice {
 
-// What one call on a descriptor brought.
-struct Transfer {
-    enum class Outcome : std::uint8_t {
-        moved,       // `bytes` were moved, more than zero (or a message, which may be empty)
-        blocked,     // nothing now: wait for the descriptor
-        ended,       // the source said FIN (or was closed by a unix peer): nothing will ever follow
-        broken,      // the descriptor's connection is gone; `error` says how
-        unsuitable,  // this pair of descriptors cannot be spliced (EINVAL); nothing was consumed
-    } outcome;
-    std::size_t bytes = 0;
-    int error = 0;
-    // receive() from TCP only: the kernel says that not a byte and no FIN is left (TCP_INQ). What comes later
-    // brings an event of its own, so the read that would only be answered EAGAIN can be saved. A short read
-    // alone proves nothing: reads also stop at urgent data, and at a FIN.
-    bool emptied = false;
-};
-
 // What one read for a copy asks for: beyond it splice is the better way.
 inline constexpr std::size_t copy_bytes_max = 64 * 1024;
 // The longest message that is relayed. Senders that leave their buffers as they are can send no more than
 // about 208 KiB (net.core.wmem_default).
 inline constexpr std::size_t message_bytes_max = 256 * 1024;
 
-// The calls under the channels, with the verdict for each errno in one place.
-// Descriptors are non-blocking; `memory` is lent for the call.
-Transfer receive(int source, std::span<std::byte> memory) noexcept;
-Transfer send(int target, std::span<const std::byte> bytes) noexcept;
-// The same for a file. Only disks are waited for.
+// The calls under the channels; those on sockets that may be made together are in calls.hpp.
+// Descriptors are non-blocking; `memory` is lent for the call. Of a file only disks are waited for.
 Transfer read_file(int source, std::span<std::byte> memory) noexcept;
 Transfer write_file(int target, std::span<const std::byte> bytes) noexcept;
 // One message of a socket that keeps their boundaries. An empty one is `moved` with 0 bytes; one that is
@@ -139,7 +121,7 @@ class CopyChannel : public MemoryChannel {
 
     // Reads from the source into the scratch memory, which is lent until settle() or until empty().
     // REQUIRES: empty()
-    Transfer fill(int source, std::span<std::byte> scratch) noexcept;
+    Transfer fill(Calls& calls, int source, std::span<std::byte> scratch) noexcept;
     Transfer fill_from_file(int source, std::span<std::byte> scratch) noexcept;
 
     // The same from a pipe that a target turned out not to take splices from.
@@ -147,8 +129,15 @@ class CopyChannel : public MemoryChannel {
     Transfer fill_from_pipe(int read_end, std::span<std::byte> scratch) noexcept;
 
     // REQUIRES: !empty()
-    Transfer drain(int target) noexcept;
+    Transfer drain(Calls& calls, int target) noexcept;
     Transfer drain_to_file(int target) noexcept;
+
+    // The same where the call is made for many channels at once: the receive that fill() makes, the send that
+    // drain() makes, and what each answered.
+    static SocketCall receive_call(int source, std::span<std::byte> scratch) noexcept;
+    void received(const SocketCall& call) noexcept;
+    SocketCall send_call(int target) const noexcept;
+    void sent(const SocketCall& call) noexcept;
 };
 
 // One message on its way between two sockets that keep the boundaries of messages. It may be empty.

@@ -30,6 +30,9 @@ struct Socket {
     // The reactor told of its FIN while the connection was whole: its stream is whole whatever breaks later.
     // (EPIPE says the same, but the kernel answers a reset that comes after both FINs with ECONNRESET.)
     bool fin_came = false;
+    // The reactor told of an urgent mark, where every read stops. (One that cannot tell is used with Calls
+    // that can: io_uring's.)
+    bool urgent_came = false;
     FileRole file = FileRole::none;
     // Of a file that is served: its size when it was opened, which is owed at least.
     std::uint64_t owed = 0;
@@ -39,6 +42,14 @@ struct Socket {
     // came after it (TCP in CLOSE_WAIT), or the unix peer has closed in good order; its stream is whole, and
     // only what we send has nowhere to go.
     int error = 0;
+
+    // Whether a receive took the last byte. A read stops early where the queue is empty, at an urgent mark
+    // and at a FIN. What came before the read and stops it was told of, or will be told by an event that
+    // makes the socket readable anew; so an early stop proves the queue empty as long as nothing was told.
+    // (On a broken connection the event has come already, and what follows the last byte is known.)
+    bool emptied_by(const Transfer& receive) const noexcept {
+        return receive.emptied && stream_of_tcp && error == 0 && !fin_came && !urgent_came;
+    }
 };
 
 // What the flows of one worker share for the length of a turn.
@@ -46,7 +57,9 @@ struct Lane {
     std::span<std::byte> scratch;  // message_bytes_max
     BlockPool& blocks;
     PipePool& pipes;
+    Calls& calls;
     std::uint64_t system_calls = 0;  // that the flows made to move bytes, so far
+    std::uint64_t bytes = 0;         // that targets took, so far
 };
 
 enum class FlowState : std::uint8_t {
@@ -79,6 +92,19 @@ class Flow {
     // The same two sockets each time. Sets their flags from what the calls answer.
     Progress advance(Socket& source, Socket& target, Lane& lane, std::size_t budget) noexcept;
 
+    // The beginning of a turn that many flows have together (Round): one read of the source, one send of what
+    // it brought. advance() does the rest. Whether this flow is one for it: its reads are small and copied,
+    // and nothing stands in their way.
+    bool joins_round(const Socket& source, const Socket& target) const noexcept;
+    // The read that was made for it into memory that is lent until the turn's advance(). True: send_call() is
+    // next.
+    bool received(const SocketCall& call, Socket& source, Lane& lane) noexcept;
+    SocketCall send_call(const Socket& target) const noexcept;
+    void sent(const SocketCall& call, Socket& target, Lane& lane) noexcept;
+
+    // Whether splicing is how it goes on: the others go first.
+    bool bulky() const noexcept { return path_ == Path::splice; }
+
     // Ends the flow without an orderly end and gives back what it holds. Idempotent.
     void abandon(Lane& lane) noexcept;
 
@@ -104,6 +130,9 @@ class Flow {
 
     Transfer fill(Socket& source, Lane& lane, std::size_t bytes_max) noexcept;
     Transfer drain(Socket& target, Lane& lane) noexcept;
+    void note_fill(const Transfer& filled, Socket& source, Lane& lane) noexcept;
+    bool note_drain(const Transfer& drained, Socket& target, Lane& lane) noexcept;
+    void note_copied(const Transfer& sent, Socket& target, Lane& lane) noexcept;
     Transfer copy_from(Socket& source, Lane& lane) noexcept;
     Transfer take_message(MessageChannel& message, Socket& source, Lane& lane) noexcept;
     Transfer splice_from(Socket& source, Lane& lane, std::size_t bytes_max) noexcept;
@@ -125,6 +154,8 @@ class Flow {
     bool splice_proven_ = false;  // the target has taken bytes from a pipe before
     bool splice_refused_ = false;
     bool pipe_missed_ = false;
+    bool reads_small_ = true;  // the last read fitted into a Round's memory
+    std::uint16_t begun_ = 0;  // what a round read of a source that held more: one read with the next
     std::uint8_t streak_ = 0;  // reads in a row that spoke for the other path
 };
 

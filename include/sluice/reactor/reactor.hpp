@@ -4,6 +4,7 @@
 #include "sluice/base/clock.hpp"
 #include "sluice/base/slab.hpp"
 
+#include <cstddef>
 #include <cstdint>
 #include <expected>
 #include <memory>
@@ -20,6 +21,7 @@ enum class Question : std::uint8_t {
     doorbell,         // does another thread want something? (the worker)
     watch_datagrams,  // readable? (a listener of datagrams)
     watch_datagram_upstream,  // readable, writable? (a datagram session's upstream socket)
+    carry,  // a send that went along with a wait: did the kernel not take everything? (the worker)
 };
 
 // The 64-bit name of one outstanding question: operation, generation, slot. The kernel gets it instead of an
@@ -54,13 +56,22 @@ struct Completion {
     // accept: a descriptor, which now belongs to the receiver, or -errno.
     // watch: events that came or hold (POLLIN, POLLOUT, POLLRDHUP, POLLERR, POLLHUP), or -errno. Not all that
     // hold: io_uring passes on what the wake-up was about, so a missing bit means nothing.
+    // carry: how many bytes were taken, or -errno.
     // A cancelled question is answered -ECANCELED.
     int result = 0;
     // The question stands and will be answered again. False: this was the last answer, and the token is free.
     bool more = false;
 };
 
-// Takes questions and returns answers; knows no session and touches no byte. One thread uses it.
+// A send for carry().
+struct Send {
+    int fd = -1;
+    std::span<const std::byte> bytes;
+    Token token{0};
+};
+
+// Takes questions and returns answers; knows no session and touches no byte (it may take some along). One
+// thread uses it.
 //
 // Every question is answered a last time (`more` false), be it because it was cancelled: only then may the
 // descriptor it names be closed. Destroying a reactor drops the questions that are still out.
@@ -80,6 +91,12 @@ class Reactor {
     // The same of readability and errors only. Of a datagram socket that sends, whose kernel calls it
     // writable anew with each datagram that has left.
     virtual void watch_readable(int fd, Token token) = 0;
+
+    // Takes sends along when it enters the kernel to wait the next time, which saves them a system call. They
+    // do not wait, and are over when wait() returns: neither bytes nor descriptors are lent for longer. Only
+    // if the kernel did not take everything is there an answer, and then among those of that same wait(). All
+    // or none; false: this reactor cannot, or not now.
+    virtual bool carry(std::span<const Send> sends) noexcept = 0;
 
     // Wish that a question ends. Its own last answer says that it did.
     virtual void cancel(int fd, Token token) = 0;

@@ -24,6 +24,7 @@ namespace sluice {
 class Worker {
   public:
     using OpenReactor = std::function<std::expected<std::unique_ptr<Reactor>, std::string>()>;
+    using OpenCalls = std::function<std::expected<std::unique_ptr<Calls>, std::string>()>;
 
     struct Listening {
         OwnedFd socket;
@@ -41,6 +42,7 @@ class Worker {
         int cpu = -1;                            // to run on, -1: wherever
         const config::Config* config = nullptr;  // outlives the worker
         OpenReactor open_reactor;
+        OpenCalls open_calls = open_single_calls;
         std::vector<Listening> listening;
         struct DatagramListening : Listening {
             Seat::Count* wanted;  // of the listener: see DatagramListener
@@ -115,6 +117,10 @@ class Worker {
     void stop_listening();
     void close_listener(Listener& listener);
     void end_all(End reason) noexcept;
+    void run_ready(bool calm) noexcept;
+    bool leave_sends_to_the_wait() noexcept;
+    void end_round(std::span<const Completion> answers) noexcept;
+    void run_together() noexcept;
     void run_queued() noexcept;
     void expire() noexcept;
     void report() noexcept;
@@ -131,6 +137,8 @@ class Worker {
     std::unique_ptr<std::byte[]> scratch_;
     BlockPool blocks_;
     PipePool pipes_;
+    Round round_;
+    std::unique_ptr<Calls> calls_;
     // Declared so that the reactor dies before the slab: no question may outlive what it names.
     std::unique_ptr<Slab<Session>> sessions_;
     std::unique_ptr<DatagramTable> datagrams_;  // null: it has no listener of them
@@ -138,6 +146,10 @@ class Worker {
     std::unique_ptr<Services> services_;
     std::vector<Listener> listeners_;
     std::array<Completion, 512> answers_;
+    // The sessions of the round that is under way. Between two turns only while its sends go with the wait,
+    // and then nothing else happens to them.
+    std::array<Session*, Round::flows_max / 2> together_;
+    std::size_t together_count_ = 0;
     Time resume_at_ = time_never;
     Time drain_at_ = time_never;
     Time report_at_ = time_never;  // when the periodic lines are due

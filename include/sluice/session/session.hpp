@@ -10,6 +10,7 @@
 #include "sluice/base/slab.hpp"
 #include "sluice/config/config.hpp"
 #include "sluice/flow/flow.hpp"
+#include "sluice/flow/round.hpp"
 #include "sluice/net/address.hpp"
 #include "sluice/net/socket.hpp"
 #include "sluice/reactor/reactor.hpp"
@@ -24,7 +25,7 @@ namespace sluice {
 class Session;
 struct PatienceTag;  // how long the session may stay as it is: connect, idle, half-closed, flush
 struct AgeTag;       // how long it may live at all
-struct RunTag;       // the run queue
+struct RunTag;       // the two queues of those who have something to do
 struct AwaitTag;     // sessions that wait for a name to be resolved
 
 // What the sessions of one listener have in common, as one worker knows it. Outlives its sessions.
@@ -47,6 +48,10 @@ struct Services {
     Lane lane;
     Deadlines<Session, PatienceTag> patience;
     Deadlines<Session, AgeTag> ages;
+    // Sessions that have something to do: those of small messages, which have all their turn when there is
+    // news, and those of bulk, which have theirs one after the other while nobody of the first is kept
+    // waiting.
+    List<Session, RunTag> ready;
     List<Session, RunTag> run_queue;
     List<Session, AwaitTag> awaiting;
     List<Session, AwaitTag> awaiting_file;  // another session's turn at a file; who came first is first
@@ -99,7 +104,9 @@ class Session : public DeadlineNode<PatienceTag>,
     // One of its questions was answered. REQUIRES: the question was asked by this session and is outstanding
     void answer(Question question, const Completion& completion, Services& services) noexcept;
 
-    // Its turn in the run queue.
+    // Its turn in one of the queues. What its flows can do together with others' they have done in a round
+    // before.
+    void join(Round& round) noexcept;
     void run(Services& services) noexcept;
 
     // Its patience is over: what that means depends on the state.
@@ -135,6 +142,7 @@ class Session : public DeadlineNode<PatienceTag>,
     void upstream_changed(Services& services) noexcept;
     void connected(Services& services) noexcept;
     void choose_paths() noexcept;
+    void enqueue(Services& services) noexcept;
     void relay(Services& services) noexcept;
     void note_half_close(Services& services) noexcept;
     bool slow_reader_moves(Services& services) noexcept;
@@ -162,6 +170,8 @@ class Session : public DeadlineNode<PatienceTag>,
     Flow download_;  // upstream -> client
 
     const SessionKind* kind_;
+    std::uint64_t progress_seen_ =
+        0;  // of both flows, as of the last turn: its patience begins anew with more
     Time started_;
     Nanoseconds connect_took_{-1};
     Time give_up_at_{};  // flushing: reset then. redialing for want of anything: over then

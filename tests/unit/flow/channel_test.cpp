@@ -55,88 +55,6 @@ struct Memory {
     if (!name##_opened) SLUICE_SKIP("this user's pipe budget (pipe-user-pages-soft) is used up"); \
     SpliceChannel name(std::move(*name##_opened))
 
-TEST_CASE("receive: bytes, then nothing, then the end") {
-    for (const bool tcp : {true, false}) {
-        CAPTURE(tcp);
-        auto [one, other] = tcp ? test::tcp_pair() : test::unix_pair();
-        Memory memory;
-        CHECK(receive(other.descriptor(), memory.bytes).outcome == Outcome::blocked);
-        CHECK(peek(other.descriptor()).outcome == Outcome::blocked);
-        one.send_all("hello");
-        wait_until_queued(other, 5);
-        CHECK(peek(other.descriptor()).outcome == Outcome::moved);
-        const Transfer transfer = receive(other.descriptor(), memory.bytes);
-        CHECK(transfer.outcome == Outcome::moved);
-        CHECK(transfer.bytes == 5);
-        CHECK(memory.text(5) == "hello");
-        CHECK(!transfer.emptied);  // TCP_INQ was not asked for
-        one.shutdown_write();
-        wait_for(other, POLLRDHUP);
-        CHECK(peek(other.descriptor()).outcome == Outcome::ended);
-        CHECK(receive(other.descriptor(), memory.bytes).outcome == Outcome::ended);
-    }
-}
-
-TEST_CASE("with TCP_INQ a read tells whether it was the last for now") {
-    auto [one, other] = test::tcp_pair();
-    const int on = 1;
-    REQUIRE(::setsockopt(other.descriptor(), IPPROTO_TCP, TCP_INQ, &on, sizeof(on)) == 0);
-    Memory memory;
-    one.send_all("hello");
-    wait_until_queued(other, 5);
-    CHECK(!receive(other.descriptor(), std::span(memory.bytes).first(3)).emptied);
-    CHECK(receive(other.descriptor(), memory.bytes).emptied);
-    // A FIN behind the bytes is something left.
-    one.send_all("bye");
-    one.shutdown_write();
-    wait_for(other, POLLRDHUP);
-    const Transfer last = receive(other.descriptor(), memory.bytes);
-    CHECK(last.bytes == 3);
-    CHECK(!last.emptied);
-    CHECK(receive(other.descriptor(), memory.bytes).outcome == Outcome::ended);
-}
-
-TEST_CASE("a reset is told as broken, after the bytes before it") {
-    auto [one, other] = test::tcp_pair();
-    one.send_all("hello");
-    wait_until_queued(other, 5);
-    one.reset();
-    wait_for(other, POLLERR);
-    Memory memory;
-    CHECK(receive(other.descriptor(), memory.bytes).bytes == 5);
-    const Transfer end = receive(other.descriptor(), memory.bytes);
-    CHECK(end.outcome == Outcome::broken);
-    CHECK(end.error == ECONNRESET);
-}
-
-TEST_CASE("a send to a connection that is gone says how, and raises no signal") {
-    {
-        auto [one, other] = test::tcp_pair();
-        one.reset();
-        wait_for(other, POLLERR);
-        const Transfer first = send(other.descriptor(), bytes_of("x"));
-        CHECK(first.outcome == Outcome::broken);
-        CHECK(first.error == ECONNRESET);
-        CHECK(send(other.descriptor(), bytes_of("x")).error == EPIPE);
-    }
-    auto [one, other] = test::unix_pair();
-    one.close();
-    CHECK(send(other.descriptor(), bytes_of("x")).error == EPIPE);
-}
-
-TEST_CASE("a full socket blocks and consumes nothing") {
-    auto [one, other] = test::unix_pair();
-    const std::string chunk(65'536, 'x');
-    std::size_t sent = 0;
-    Transfer transfer{Outcome::moved};
-    while ((transfer = send(one.descriptor(), bytes_of(chunk))).outcome == Outcome::moved)
-        sent += transfer.bytes;
-    CHECK(transfer.outcome == Outcome::blocked);
-    CHECK(transfer.bytes == 0);
-    one.shutdown_write();
-    CHECK(other.receive_to_end().bytes.size() == sent);
-}
-
 TEST_CASE("a splice channel carries bytes through its pipe and knows how many it holds") {
     OPEN_PIPE(channel);
     auto [sender, source] = test::tcp_pair();
@@ -250,7 +168,7 @@ TEST_CASE("what cannot be spliced is called unsuitable, and nothing was consumed
     const Pipe pipe = std::move(channel).take_pipe();
     CHECK(copy.fill_from_pipe(pipe.read_end(), memory.bytes).bytes == 5);
     auto [target, receiver] = test::tcp_pair();
-    CHECK(copy.drain(target.descriptor()).bytes == 5);
+    CHECK(copy.drain(*open_single_calls(), target.descriptor()).bytes == 5);
     CHECK(receiver.receive_exactly(5) == "hello");
     BlockPool blocks;
     copy.clear(blocks);
@@ -273,6 +191,7 @@ TEST_CASE("a full pipe is never filled, and an empty one never drained") {
 }
 
 TEST_CASE("what a copy channel could not drain survives the scratch memory") {
+    const auto calls = open_single_calls();
     auto [sender, source] = test::tcp_pair();
     auto [target, receiver] = test::tcp_pair({.receive = 4096, .send = 4096});
     const std::size_t before = target.send_until_full(1 << 20);
@@ -282,9 +201,9 @@ TEST_CASE("what a copy channel could not drain survives the scratch memory") {
     Memory scratch;
     BlockPool blocks;
     CopyChannel channel;
-    REQUIRE(channel.fill(source.descriptor(), scratch.bytes).bytes == 20'000);
+    REQUIRE(channel.fill(*calls, source.descriptor(), scratch.bytes).bytes == 20'000);
     CHECK(blocks.taken_bytes() == 0);
-    CHECK(channel.drain(target.descriptor()).outcome == Outcome::blocked);
+    CHECK(channel.drain(*calls, target.descriptor()).outcome == Outcome::blocked);
     CHECK(channel.settle(blocks));
     CHECK(blocks.taken_bytes() == 65'536);
     std::ranges::fill(scratch.bytes, std::byte{0xee});
@@ -293,7 +212,7 @@ TEST_CASE("what a copy channel could not drain survives the scratch memory") {
     std::string received;
     while (!channel.empty()) {
         received += receiver.receive_some(4096);
-        channel.drain(target.descriptor());
+        channel.drain(*calls, target.descriptor());
     }
     channel.clear(blocks);
     CHECK(blocks.taken_bytes() == 0);
@@ -303,6 +222,7 @@ TEST_CASE("what a copy channel could not drain survives the scratch memory") {
 }
 
 TEST_CASE("settling an empty channel takes no block, and a channel is filled only when empty") {
+    const auto calls = open_single_calls();
     auto [sender, source] = test::tcp_pair();
     Memory scratch;
     BlockPool blocks;
@@ -311,8 +231,9 @@ TEST_CASE("settling an empty channel takes no block, and a channel is filled onl
     CHECK(blocks.taken_bytes() == 0);
     sender.send_all("hello");
     wait_until_queued(source, 5);
-    REQUIRE(channel.fill(source.descriptor(), scratch.bytes).bytes == 5);
-    CHECK(test::death_of([&] { channel.fill(source.descriptor(), scratch.bytes); }).signal == SIGABRT);
+    REQUIRE(channel.fill(*calls, source.descriptor(), scratch.bytes).bytes == 5);
+    CHECK(test::death_of([&] { channel.fill(*calls, source.descriptor(), scratch.bytes); }).signal ==
+          SIGABRT);
     channel.clear(blocks);
     CHECK(channel.empty());
 }
@@ -337,31 +258,6 @@ TEST_CASE("blocks come in four sizes, are used again and counted") {
     const BlockPool::Block second = blocks.take(262'144);
     CHECK((first.memory.get() == last || second.memory.get() == last));
     CHECK(test::death_of([&] { blocks.take(message_bytes_max + 1); }).signal == SIGABRT);
-}
-
-TEST_CASE("descriptors that a unix peer sends along are not kept") {
-    auto [sender, source] = test::unix_pair();
-    const std::size_t before = test::descriptors_open(::getpid());
-    for (int round = 0; round < 20; ++round) {
-        const std::array<int, 2> gifts = {sender.descriptor(), source.descriptor()};
-        alignas(cmsghdr) std::array<std::byte, CMSG_SPACE(sizeof(gifts))> control{};
-        char byte = 'x';
-        iovec vector{.iov_base = &byte, .iov_len = 1};
-        msghdr message{};
-        message.msg_iov = &vector;
-        message.msg_iovlen = 1;
-        message.msg_control = control.data();
-        message.msg_controllen = control.size();
-        cmsghdr* header = CMSG_FIRSTHDR(&message);
-        header->cmsg_level = SOL_SOCKET;
-        header->cmsg_type = SCM_RIGHTS;
-        header->cmsg_len = CMSG_LEN(sizeof(gifts));
-        std::memcpy(CMSG_DATA(header), gifts.data(), sizeof(gifts));
-        REQUIRE(::sendmsg(sender.descriptor(), &message, 0) == 1);
-        Memory memory;
-        CHECK(receive(source.descriptor(), memory.bytes).bytes == 1);
-    }
-    CHECK(test::descriptors_open(::getpid()) == before);
 }
 
 // Two sockets that keep the boundaries of messages; what `reader` receives has a time.

@@ -20,6 +20,7 @@
 #include <map>
 #include <span>
 #include <string>
+#include <string_view>
 #include <thread>
 #include <vector>
 
@@ -414,6 +415,49 @@ TEST_CASE_TEMPLATE("more questions than the queue holds are all asked", Engine, 
     for (std::uint32_t slot = 0; slot < many; ++slot)
         reactor.cancel(bells[slot].get(), Token(Question::doorbell, {slot, 1}));
     CHECK(answers.until([&] { return answers.ended.size() == many; }));
+}
+
+TEST_CASE_TEMPLATE("sends that are taken along go before the wait, and only a short one is answered", Engine,
+                   IoUring, Epoll) {
+    OPEN_REACTOR(reactor);
+    auto [whole, reader] = test::tcp_pair();
+    auto [full, sleeper] = test::tcp_pair({.receive = 4096, .send = 4096});
+    auto [dead, corpse] = test::tcp_pair();
+    corpse.reset();
+    REQUIRE(test::wait_until([&] {
+        pollfd one{.fd = dead.descriptor(), .events = POLLERR, .revents = 0};
+        return ::poll(&one, 1, 0) == 1;
+    }));
+    const std::string bytes = test::pattern(std::size_t{4} * 1024 * 1024, 1);
+    const auto part = [&](std::size_t size) { return std::as_bytes(std::span(bytes)).first(size); };
+    const Token to_whole(Question::carry, {0, 1});
+    const Token to_full(Question::carry, {1, 1});
+    const Token to_dead(Question::carry, {2, 1});
+    const std::array<Send, 3> sends = {Send{whole.descriptor(), part(1000), to_whole},
+                                       Send{full.descriptor(), part(bytes.size()), to_full},
+                                       Send{dead.descriptor(), part(10), to_dead}};
+    const bool carries = reactor.carry(sends);
+    CHECK(carries == (std::string_view(reactor.name()) == "io_uring"));
+    if (!carries) return;
+    std::array<Completion, 16> answers;
+    // Without an answer it would wait for ever.
+    const std::size_t count = reactor.wait(answers, time_never);
+    REQUIRE(count == 2);
+    CHECK(answers[0].token == to_full);
+    CHECK(answers[0].result > 0);
+    CHECK(std::cmp_less(answers[0].result, bytes.size()));
+    CHECK(answers[1].token == to_dead);
+    CHECK(answers[1].result == -ECONNRESET);
+    CHECK((reader.receive_exactly(1000) == bytes.substr(0, 1000)));
+    const auto sent = static_cast<std::size_t>(answers[0].result);
+    CHECK((sleeper.receive_exactly(sent) == bytes.substr(0, sent)));
+    // A whole one wakes nobody.
+    const Send last{whole.descriptor(), part(5), to_whole};
+    REQUIRE(reactor.carry({&last, 1}));
+    const Time begun = Clock::now();
+    CHECK(reactor.wait(answers, begun + test::glance) == 0);
+    CHECK(Clock::now() - begun >= test::glance);
+    CHECK(reader.receive_exactly(5) == bytes.substr(0, 5));
 }
 
 TEST_CASE_TEMPLATE("a reactor that dies with questions out leaves no descriptor", Engine, IoUring, Epoll) {
