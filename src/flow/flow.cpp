@@ -35,7 +35,7 @@ Flow::Progress Flow::advance(Socket& source, Socket& target, Lane& lane, std::si
             if (!note_drain(drain(target, lane), target, lane)) return Progress::done;
         }
         if (state_ == FlowState::draining) {
-            finish(target, lane);
+            finish(source, target, lane);
             return Progress::done;
         }
         // A target that takes nothing is not worth reading for: the bytes wait better in the source's socket,
@@ -295,20 +295,20 @@ void Flow::choose_path(std::size_t bytes_read) noexcept {
     path_ = path_ == Path::copy && splice_allowed_ ? Path::splice : Path::copy;
 }
 
-void Flow::finish(Socket& target, Lane& lane) noexcept {
+void Flow::finish(Socket& source, Socket& target, Lane& lane) noexcept {
     leave_pipe(lane);
-    if (target.file != FileRole::none) {
-        state_ = FlowState::finished;
-        return;
+    const bool closed_next = target.heard_out && source.error == 0 && target.error == 0;
+    if (target.file == FileRole::none && !closed_next) {
+        ++lane.system_calls;
+        if (::shutdown(target.fd.get(), SHUT_WR) != 0) {
+            // ENOTCONN: the target was reset after it had taken the last byte. It will not learn of the end.
+            if (target.error == 0) target.error = errno;
+            state_ = FlowState::broken;
+            return;
+        }
     }
-    ++lane.system_calls;
-    if (::shutdown(target.fd.get(), SHUT_WR) == 0) {
-        state_ = FlowState::finished;
-        return;
-    }
-    // ENOTCONN: the target was reset after it had taken the last byte. It will not learn of the end.
-    if (target.error == 0) target.error = errno;
-    state_ = FlowState::broken;
+    source.heard_out = true;
+    state_ = FlowState::finished;
 }
 
 // Before a turn ends: an empty pipe goes back, and bytes leave the scratch memory.

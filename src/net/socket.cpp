@@ -19,24 +19,25 @@ bool set(int fd, int level, int name, int value) noexcept {
 }
 
 // The name of the option that was refused, or null when all were taken.
+const char* apply_keepalive(int fd, const SocketOptions& options) noexcept {
+    if (options.keepalive_idle_s <= 0) return nullptr;
+    if (!set(fd, SOL_SOCKET, SO_KEEPALIVE, 1)) return "SO_KEEPALIVE";
+    if (!set(fd, IPPROTO_TCP, TCP_KEEPIDLE, options.keepalive_idle_s)) return "TCP_KEEPIDLE";
+    if (!set(fd, IPPROTO_TCP, TCP_KEEPINTVL, options.keepalive_interval_s)) return "TCP_KEEPINTVL";
+    if (!set(fd, IPPROTO_TCP, TCP_KEEPCNT, options.keepalive_count)) return "TCP_KEEPCNT";
+    return nullptr;
+}
+
 const char* apply(int fd, int family, const SocketOptions& options) noexcept {
     if (options.receive_buffer > 0 && !set(fd, SOL_SOCKET, SO_RCVBUF, options.receive_buffer))
         return "SO_RCVBUF";
     if (options.send_buffer > 0 && !set(fd, SOL_SOCKET, SO_SNDBUF, options.send_buffer)) return "SO_SNDBUF";
     if (!keep_urgent_bytes_in_place(fd)) return "SO_OOBINLINE";
     if (family == AF_UNIX) return nullptr;
-    // Listeners: a restart need not wait for the old connections' TIME_WAIT. Dials: nor does a listener on a
-    // port that one of them once had, which matters where it lies among the ephemeral ones.
-    if (!set(fd, SOL_SOCKET, SO_REUSEADDR, 1)) return "SO_REUSEADDR";
-    // Every receive tells how much is left: see Transfer::emptied.
-    if (!set(fd, IPPROTO_TCP, TCP_INQ, 1)) return "TCP_INQ";
+    // Listeners: a restart need not wait for the old connections' TIME_WAIT.
+    if (options.reuse_address && !set(fd, SOL_SOCKET, SO_REUSEADDR, 1)) return "SO_REUSEADDR";
     if (options.nodelay && !set(fd, IPPROTO_TCP, TCP_NODELAY, 1)) return "TCP_NODELAY";
-    if (options.keepalive_idle_s > 0) {
-        if (!set(fd, SOL_SOCKET, SO_KEEPALIVE, 1)) return "SO_KEEPALIVE";
-        if (!set(fd, IPPROTO_TCP, TCP_KEEPIDLE, options.keepalive_idle_s)) return "TCP_KEEPIDLE";
-        if (!set(fd, IPPROTO_TCP, TCP_KEEPINTVL, options.keepalive_interval_s)) return "TCP_KEEPINTVL";
-        if (!set(fd, IPPROTO_TCP, TCP_KEEPCNT, options.keepalive_count)) return "TCP_KEEPCNT";
-    }
+    if (const char* refused = apply_keepalive(fd, options)) return refused;
     if (options.user_timeout_ms > 0 && !set(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, options.user_timeout_ms))
         return "TCP_USER_TIMEOUT";
     if (options.congestion[0] != '\0' &&
@@ -61,6 +62,10 @@ std::expected<OwnedFd, SystemError> open_socket(const SocketAddress& address, in
     if (const char* refused = apply(fd.get(), address.family(), options))
         return std::unexpected(SystemError{refused, errno});
     return fd;
+}
+
+void keep_alive(int fd, const SocketOptions& options) noexcept {
+    apply_keepalive(fd, options);  // the listener's were taken, so these are
 }
 
 bool keep_urgent_bytes_in_place(int fd) noexcept {

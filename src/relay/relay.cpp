@@ -16,6 +16,7 @@
 #include <algorithm>
 #include <condition_variable>
 #include <filesystem>
+#include <fstream>
 #include <future>
 #include <mutex>
 #include <system_error>
@@ -125,6 +126,7 @@ class RunningRelay final : public Relay {
                                                  std::size_t pipe_budget);
     std::size_t pool_index(const std::string& name) const;
     Crew crew_of(const config::Listener& listener) const;
+    bool listens_on_ephemeral_ports() const;
     bool has_crew(Crew crew) const;
     std::expected<void, std::string> start_resolver();
     void run_worker(Worker& worker, std::promise<std::expected<void, std::string>> started);
@@ -280,6 +282,7 @@ std::expected<void, std::string> RunningRelay::open_worker(Crew crew, std::uint3
         else if (listening.socket.valid())  // a unix path has one reader
             plan.datagrams.push_back({std::move(listening), listener_wanted_[bound.listener].get()});
     }
+    plan.listens_on_ephemeral_ports = listens_on_ephemeral_ports();
     plan.workers = crew_size_;
     plan.sessions_max = sessions_max_;
     plan.sessions = &sessions_;
@@ -290,6 +293,18 @@ std::expected<void, std::string> RunningRelay::open_worker(Crew crew, std::uint3
     if (!worker) return std::unexpected(worker.error());
     workers_.push_back(std::move(*worker));
     return {};
+}
+
+bool RunningRelay::listens_on_ephemeral_ports() const {
+    std::ifstream file("/proc/sys/net/ipv4/ip_local_port_range");
+    std::uint32_t first = 0;
+    std::uint32_t last = 0;
+    if (!(file >> first >> last)) return true;
+    return std::ranges::any_of(config_->listeners, [&](const config::Listener& listener) {
+        return std::ranges::any_of(listener.bind, [&](const Endpoint& bind) {
+            return bind.kind == Endpoint::Kind::tcp && bind.port + bind.ports() > first && bind.port <= last;
+        });
+    });
 }
 
 Crew RunningRelay::crew_of(const config::Listener& listener) const {

@@ -111,13 +111,22 @@ void Worker::run(std::promise<std::expected<void, std::string>> started) {
                          .socket_type = listening.socket_type,
                          .port_offset = listening.port_offset,
                          .bind = listening.bind,
+                         .local = local_address_of(listening.socket.get()).family() == AF_UNIX,
+                         .recorded = services_->events.any(),
                          .upstream_options = config::socket_options(pool.settings().tcp),
+                         .upstream_keepalive = config::socket_options(pool.settings().tcp),
                          .connect = services_->patience.class_of(timeouts.connect),
                          .idle = services_->patience.class_of(timeouts.idle),
                          .half_closed = services_->patience.class_of(idle_is_shorter ? timeouts.idle
                                                                                      : timeouts.half_closed),
+                         .settling = services_->ages.class_of(settling_time),
                          .max_age = services_->ages.class_of(timeouts.max_age),
                          .idle_when_half_closed = idle_is_shorter};
+        kind.upstream_options.keepalive_idle_s = 0;
+        kind.upstream_options.reuse_address = plan_.listens_on_ephemeral_ports;
+        // Nobody that old will ever settle.
+        if (timeouts.max_age > Milliseconds(0) && timeouts.max_age <= settling_time)
+            kind.settling = kind.max_age;
         listeners_.push_back({std::move(listening), kind});
     }
     for (std::size_t index = 0; index < listeners_.size(); ++index) arm(index);
@@ -282,7 +291,7 @@ void Worker::admit(Listener& listener, OwnedFd client) noexcept {
 void Worker::turn_away(Listener& listener, OwnedFd client, End reason) noexcept {
     const SocketAddress peer = peer_of(client.get());
     const PeerAddress reached(local_address_of(client.get()));
-    if (peer.family() != AF_UNIX) reset_on_close(client.get());
+    if (!listener.kind.local) reset_on_close(client.get());
     client.close();
     counters_.ends[static_cast<std::size_t>(reason)].add(1);
     if (services_->events.close) {
@@ -483,7 +492,7 @@ void Worker::expire() noexcept {
         retire_if_quiet(*session);
     }
     while (Session* session = services_->ages.expired(now)) {
-        session->end(End::max_age, *services_);
+        session->age_over(*services_);
         retire_if_quiet(*session);
     }
     if (drain_at_ <= now) {

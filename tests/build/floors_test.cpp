@@ -44,6 +44,7 @@ const std::map<std::string, std::set<std::string>> floors = {
 
 // Implementations of one interface: each has the header of the interface instead of one of its own.
 const std::map<std::string, std::string> headers_shared = {
+    {"src/session/dialling.cpp", "include/sluice/session/session.hpp"},
     {"src/reactor/epoll.cpp", "include/sluice/reactor/reactor.hpp"},
     {"src/reactor/uring.cpp", "include/sluice/reactor/reactor.hpp"},
 };

@@ -146,6 +146,7 @@ struct AccessEvents {
     bool periodic = false;  // every AccessLog::interval while it lives
     bool close = true;
 
+    bool any() const noexcept { return accept || connect || periodic || close; }
     bool operator==(const AccessEvents&) const = default;
 };
 

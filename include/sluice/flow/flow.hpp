@@ -33,6 +33,9 @@ struct Socket {
     // The reactor told of an urgent mark, where every read stops. (One that cannot tell is used with Calls
     // that can: io_uring's.)
     bool urgent_came = false;
+    // What came from it was passed on to the end. When the other direction ends, too, the session closes it
+    // at once, and that says FIN like a shutdown.
+    bool heard_out = false;
     FileRole file = FileRole::none;
     // Of a file that is served: its size when it was opened, which is owed at least.
     std::uint64_t owed = 0;
@@ -140,7 +143,7 @@ class Flow {
     void leave_pipe(Lane& lane) noexcept;
     void give_up_splice(Lane& lane) noexcept;
     void choose_path(std::size_t bytes_read) noexcept;
-    void finish(Socket& target, Lane& lane) noexcept;
+    void finish(Socket& source, Socket& target, Lane& lane) noexcept;
     Progress rest(Progress why, Socket& target, Lane& lane) noexcept;
 
     // Where the bytes rest. Exchanged exactly when empty.

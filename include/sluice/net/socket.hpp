@@ -23,6 +23,9 @@ struct SocketOptions {
     int send_buffer = 0;     // bytes
     char congestion[16] = {};
     int backlog = 4096;  // listeners only
+    // On dials, too: a listener that is to have a port which a dial once had need not wait for that one's
+    // TIME_WAIT.
+    bool reuse_address = true;
 };
 
 // What a call of the system answered when it failed: which call, and errno.
@@ -40,6 +43,9 @@ constexpr bool no_descriptor_or_memory(int error) noexcept {
 // connected, with the options set.
 std::expected<OwnedFd, SystemError> open_socket(const SocketAddress& address, int type,
                                                 const SocketOptions& options) noexcept;
+
+// Has the kernel ask whether the peer of this TCP socket is still there, as the options say.
+void keep_alive(int fd, const SocketOptions& options) noexcept;
 
 // How a dial began.
 //   connected, under_way: watch the socket; when it is writable the dial is over, take_error() says how.

@@ -48,6 +48,8 @@ class Worker {
             Seat::Count* wanted;  // of the listener: see DatagramListener
         };
         std::vector<DatagramListening> datagrams;
+        bool listens_on_ephemeral_ports =
+            true;  // some listener of the relay, where dials have their ports, too
         std::uint32_t workers = 1;
         std::uint32_t sessions_max = 0;  // of the process
         Seat::Count* sessions = nullptr;

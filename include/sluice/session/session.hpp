@@ -35,9 +35,14 @@ struct SessionKind {
     int socket_type;                 // SOCK_STREAM or SOCK_SEQPACKET, on both sides
     std::uint16_t port_offset;       // of the bound port, in the listener's range
     const Endpoint* bind = nullptr;  // which of the listener's addresses
+    bool local;                      // its clients come by a unix socket
+    bool recorded;                   // who they are is asked for
+    // What is set on an upstream socket at once, and what only on that of a session that has settled: most do
+    // not live so long, and what nobody needs before need not cost them a system call each.
     SocketOptions upstream_options;
+    SocketOptions upstream_keepalive;
     // Deadline classes of the worker.
-    std::uint32_t connect, idle, half_closed, max_age;
+    std::uint32_t connect, idle, half_closed, settling, max_age;
     // Idle is the shorter patience, so that it ends half-closed sessions too.
     bool idle_when_half_closed;
 };
@@ -65,6 +70,9 @@ struct Services {
     bool starved = false;               // a dial found no descriptor: the worker stops accepting for a while
     Time shed_at{};                     // the turn in which a starved session was last given up
 };
+
+// How old a session is when it has settled. No keepalive asks sooner (its shortest time is one second).
+inline constexpr Nanoseconds settling_time = std::chrono::seconds(1);
 
 // While a broken end's last bytes are on their way, how often the target is asked whether it has them. There
 // is no event for it: the kernel tells when a send queue has room, not when it is empty.
@@ -112,6 +120,9 @@ class Session : public DeadlineNode<PatienceTag>,
     // Its patience is over: what that means depends on the state.
     void patience_over(Services& services) noexcept;
 
+    // It has settled, or is too old.
+    void age_over(Services& services) noexcept;
+
     // An address for its pool may have come.
     void address_news(Services& services) noexcept;
 
@@ -142,6 +153,7 @@ class Session : public DeadlineNode<PatienceTag>,
     void upstream_changed(Services& services) noexcept;
     void connected(Services& services) noexcept;
     void choose_paths() noexcept;
+    void keep_upstream_alive() noexcept;
     void enqueue(Services& services) noexcept;
     void relay(Services& services) noexcept;
     void note_half_close(Services& services) noexcept;
@@ -160,6 +172,7 @@ class Session : public DeadlineNode<PatienceTag>,
     End end_ = End::no_backend;  // the reason, as far as it is known: of the last failed dial, the first FIN
     bool client_watched_ = false;    // a watch of the client's socket is outstanding
     bool upstream_watched_ = false;  // likewise
+    bool settled_ = false;           // old enough for what only lasting sessions need
     bool half_closed_ = false;       // one flow has finished; end_ says whose FIN it was
     Pool::Attempt attempt_;
     int error_ = 0;  // errno of the last failed dial, or of what broke
