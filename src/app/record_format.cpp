@@ -56,6 +56,13 @@ double seconds_number(Nanoseconds time) {
     return std::round(std::chrono::duration<double, std::micro>(time).count()) / 1e6;
 }
 
+// The address of ours that the client reached; empty: not known.
+std::string reached(const SessionRecord& record) {
+    const SocketAddress address = record.reached.address();
+    if (address.family() == AF_INET || address.family() == AF_INET6) return to_string(address);
+    return record.bind != nullptr && record.bind->is_unix() ? to_string(*record.bind) : "";
+}
+
 std::string as_text(const SessionRecord& record) {
     std::string line = fmt::format("{} {} {} -> {}/{}", format_time(record.time),
                                    record.listener != nullptr ? word(record.listener->name) : "-",
@@ -77,6 +84,8 @@ std::string as_text(const SessionRecord& record) {
     } else if (record.connect >= Nanoseconds(0)) {
         fmt::format_to(end, " connect={}", connect);
     }
+    if (const std::string address = reached(record); !address.empty())
+        fmt::format_to(end, " reached={}", word(address));
     if (record.error != 0) fmt::format_to(end, " error=\"{}\"", error_text(record.error));
     return line;
 }
@@ -109,6 +118,8 @@ std::string as_json(const SessionRecord& record) {
         object["download_datagrams"] = record.download_datagrams;
         object["lost_datagrams"] = record.lost_datagrams;
     }
+    object["reached"] = nullptr;
+    if (const std::string address = reached(record); !address.empty()) object["reached"] = address;
     object["error"] = nullptr;
     if (record.error != 0) object["error"] = error_text(record.error);
     return object.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);

@@ -27,6 +27,18 @@ std::uint32_t milliseconds_of(Time time) noexcept {
         std::chrono::duration_cast<Milliseconds>(time.time_since_epoch()).count());
 }
 
+// The listener's, but on a wildcard address the one that the kernel told.
+SocketAddress reached_by(const DatagramSession& session) noexcept {
+    const SocketAddress& bound = session.listener->address;
+    if (!session.reached.told()) return bound;
+    sockaddr_in6 address{};
+    address.sin6_family = AF_INET6;
+    address.sin6_addr = session.reached.host;
+    address.sin6_port = htons(bound.port());
+    address.sin6_scope_id = session.reached.interface;
+    return SocketAddress::from(reinterpret_cast<const sockaddr*>(&address), sizeof(address));
+}
+
 // Of a nameless sender: no address.
 SocketAddress address_in(std::span<const std::byte> name) noexcept {
     if (name.size() < sizeof(sa_family_t)) return {};
@@ -53,6 +65,9 @@ DatagramSessions::DatagramSessions(const DatagramServices& services, const Liste
 DatagramSession* DatagramSessions::open(DatagramListener& listener, const DatagramKey& key,
                                         std::uint64_t hash, std::uint64_t datagrams, Time now,
                                         Loss& why) noexcept {
+    // Nobody loses a place for a datagram that can go nowhere, and no session is told of.
+    why = Loss::no_backend;
+    if (!listener.pool->has_address()) return nullptr;
     why = Loss::limit;
     std::optional<Seat> seat = take_seat(listener, now);
     if (!seat) return nullptr;
@@ -61,15 +76,7 @@ DatagramSession* DatagramSessions::open(DatagramListener& listener, const Datagr
     session->client = address_in(key.client);
     session->reached = key.reached;
     End failure = End::no_backend;
-    const Dialled dialled = dial(*session, failure);
-    if (dialled == Dialled::pending) {
-        // A name that is still being resolved: nobody was served, and there is no session to tell of.
-        why = Loss::no_backend;
-        session->closing = true;
-        retire_if_quiet(*session);
-        return nullptr;
-    }
-    if (dialled == Dialled::failed) {
+    if (!dial(*session, failure)) {
         why = failure == End::exhausted ? Loss::limit : Loss::no_backend;
         if (failure == End::exhausted) {
             // Others may have what it lacks; the next datagram finds it. Those that are on their way out give
@@ -104,26 +111,22 @@ DatagramSession* DatagramSessions::open(DatagramListener& listener, const Datagr
 }
 
 // Connects the upstream socket: nothing goes over the network for that, so it fails or succeeds at once.
-DatagramSessions::Dialled DatagramSessions::dial(DatagramSession& session, End& failure) noexcept {
+bool DatagramSessions::dial(DatagramSession& session, End& failure) noexcept {
     DatagramListener& listener = *session.listener;
     session.attempt.port_offset = listener.port_offset;
     while (true) {
         const Pool::Choice choice = listener.pool->choose(session.attempt);
-        switch (choice.next) {
-            case Pool::Next::none: return Dialled::failed;
-            case Pool::Next::pending: return Dialled::pending;
-            case Pool::Next::address: break;
-        }
+        if (choice.next != Pool::Next::address) return false;
         auto socket = open_datagram_upstream(choice.target, listener.upstream_options);
         if (socket) {
             session.upstream = std::move(*socket);
             session.upstream_local = choice.target.family() == AF_UNIX;
             if (!session.upstream_local) receive_datagrams_together(session.upstream.get());
-            return Dialled::connected;
+            return true;
         }
         session.error = socket.error().number;
         failure = is_shortage(session.error) ? End::exhausted : End::connect_failed;
-        if (failure == End::exhausted) return Dialled::failed;
+        if (failure == End::exhausted) return false;
     }
 }
 
@@ -133,16 +136,22 @@ std::optional<Seat> DatagramSessions::take_seat(DatagramListener& listener, Time
     const std::uint32_t own_max =
         listener.settings->sessions_max == 0 ? UINT32_MAX : listener.settings->sessions_max;
     const DatagramListener& whole = *listener.first;
-    const std::uint64_t share = std::uint64_t{whole.own} * services_.workers;
+    const std::uint64_t own_share = std::uint64_t{whole.own} * services_.workers;
     // A place that was freed for another worker is not for us.
-    if (whole.own > 0 && place_wanted(listener, now) &&
-        share >= listener.sessions->load(std::memory_order_relaxed))
+    if (whole.own > 0 && wished_lately(*listener.wanted, now) &&
+        own_share >= listener.sessions->load(std::memory_order_relaxed))
         return seat_of(listener.first->by_use.front(), now);
+    if (share() >= services_.sessions_max && wished_lately(services_.wishes.of_process, now))
+        end(*least_recently_used(), End::evicted, now);
     Seat seat(services_.sessions, services_.sessions_max, *listener.sessions, own_max);
     if (seat.taken()) return seat;
 
     const std::uint32_t taken = listener.sessions->load(std::memory_order_relaxed);
-    if (share < taken) listener.wanted->store(milliseconds_of(now) | 1, std::memory_order_relaxed);
+    const bool less_of_listener = own_share < taken;
+    const bool less_of_process = process_is_full() && share() < services_.sessions_max;
+    if (less_of_listener) wish(*listener.wanted, now);
+    if (less_of_process) wish(services_.wishes.of_process, now);
+    if (less_of_listener || less_of_process) wish(services_.wishes.any, now);
     DatagramSession* victim = nullptr;
     if (taken < own_max)
         victim = least_recently_used();
@@ -175,20 +184,45 @@ Seat DatagramSessions::seat_of(DatagramSession& victim, Time now) noexcept {
     return seat;
 }
 
-// The wish is a time of the last second, in milliseconds: nobody has to take it back.
-bool DatagramSessions::place_wanted(const DatagramListener& listener, Time now) const noexcept {
-    const std::uint32_t wished = listener.wanted->load(std::memory_order_relaxed);
+// A time of the last second, in milliseconds: nobody has to take it back.
+bool DatagramSessions::wished_lately(const Seat::Count& wanted, Time now) noexcept {
+    const std::uint32_t wished = wanted.load(std::memory_order_relaxed);
     return wished != 0 && milliseconds_of(now) - wished < 1000;
 }
 
+void DatagramSessions::wish(Seat::Count& wanted, Time now) noexcept {
+    wanted.store(milliseconds_of(now) | 1, std::memory_order_relaxed);
+}
+
+bool DatagramSessions::process_is_full() const noexcept {
+    return services_.sessions.load(std::memory_order_relaxed) >= services_.sessions_max;
+}
+
+void DatagramSessions::give_way(Time now) noexcept {
+    // Mostly nobody asks: the listeners are not looked at each turn, they may be thousands.
+    if (!wished_lately(services_.wishes.any, now)) return;
+    if (process_is_full() && share() > services_.sessions_max &&
+        wished_lately(services_.wishes.of_process, now))
+        end(*least_recently_used(), End::evicted, now);
+    for (const auto& listener : listeners_)
+        if (listener->first == listener.get()) give_way(*listener, now);
+}
+
 void DatagramSessions::give_way(DatagramListener& listener, Time now) noexcept {
-    if (!place_wanted(listener, now)) return;
+    if (!wished_lately(*listener.wanted, now)) return;
     const std::uint32_t taken = listener.sessions->load(std::memory_order_relaxed);
     const std::uint32_t own_max = listener.settings->sessions_max;
-    const bool full = services_.sessions.load(std::memory_order_relaxed) >= services_.sessions_max ||
-                      (own_max != 0 && taken >= own_max);
+    const bool full = process_is_full() || (own_max != 0 && taken >= own_max);
     if (full && std::uint64_t{listener.own} * services_.workers > taken)
         end(listener.by_use.front(), End::evicted, now);
+}
+
+void DatagramSessions::queue(DatagramListener& listener) noexcept {
+    if (!static_cast<ListNode<DatagramRunTag>&>(listener).linked()) ready_listeners.push_back(listener);
+}
+
+void DatagramSessions::release(DatagramListener& listener) noexcept {
+    if (--listener.holding == 0) queue(listener);
 }
 
 DatagramSession* DatagramSessions::least_recently_used() noexcept {
@@ -234,7 +268,7 @@ void DatagramSessions::end(DatagramSession& session, End reason, Time now) noexc
     retries.stop(session);
     static_cast<ListNode<DatagramUseTag>&>(session).unlink();
     static_cast<ListNode<DatagramRunTag>&>(session).unlink();
-    if (session.upload_held.held()) --session.listener->holding;
+    if (session.upload_held.held()) release(*session.listener);
     for (HeldMessage* held : {&session.upload_held, &session.download_held}) {
         if (!held->held()) continue;
         *held = {};
@@ -274,6 +308,8 @@ void DatagramSessions::record(const DatagramSession& session, SessionRecord::Eve
     if (session.attempt.backend != Pool::Attempt::none)
         record.backend = session.listener->pool->backend(session.attempt.backend).settings;
     record.client = PeerAddress(session.client);
+    record.reached = PeerAddress(reached_by(session));
+    record.bind = session.listener->bind;
     record.upload_bytes = session.upload_bytes;
     record.download_bytes = session.download_bytes;
     record.datagrams = true;

@@ -58,6 +58,8 @@ DatagramTable::DatagramTable(const DatagramServices& services, std::vector<Liste
         listener->idle_class = sessions_.idle.class_of(each.settings->timeouts.udp_idle);
         listener->local = each.local;
         listener->port_offset = each.port_offset;
+        listener->bind = each.bind;
+        listener->address = local_address_of(listener->socket.get());
         // Where they are counted, each is received by itself: the next one may be another session's.
         if (!each.local && each.settings->udp.requests == 0)
             receive_datagrams_together(listener->socket.get());
@@ -73,6 +75,7 @@ void DatagramTable::start(Time now) noexcept {
         watch(*listener);
         // What came while the relay was starting: not every engine's first answer is sure to tell.
         listener->readable = true;
+        sessions_.queue(*listener);
     }
     run(now);
 }
@@ -83,6 +86,12 @@ void DatagramTable::watch(DatagramListener& listener) noexcept {
     listener.watched = true;
     services_.reactor.watch_readable(listener.socket.get(),
                                      Token(Question::watch_datagrams, {listener.index, 1}));
+}
+
+void DatagramTable::unwatch(DatagramListener& listener) noexcept {
+    if (listener.watched)
+        services_.reactor.cancel(listener.socket.get(),
+                                 Token(Question::watch_datagrams, {listener.index, 1}));
 }
 
 void DatagramTable::answer(const Completion& completion, Time now) noexcept {
@@ -118,7 +127,9 @@ void DatagramTable::answer(const Completion& completion, Time now) noexcept {
 void DatagramTable::listener_answered(DatagramListener& listener, const Completion& completion,
                                       Time now) noexcept {
     listener.watched = completion.more;
-    if (closing_) return;
+    if (closing_ || listener.pace.by_clock()) return;
+    // Taken back when a flood began, which is over already.
+    if (completion.result == -ECANCELED) return watch(listener);
     if (completion.result < 0) {
         resume_at_ = std::min(resume_at_, now + resume_pause);
         return;
@@ -130,10 +141,8 @@ void DatagramTable::listener_answered(DatagramListener& listener, const Completi
 
 void DatagramTable::close_listeners() noexcept {
     if (std::exchange(closing_, true)) return;
-    for (auto& listener : listeners_)
-        if (listener->watched)
-            services_.reactor.cancel(listener->socket.get(),
-                                     Token(Question::watch_datagrams, {listener->index, 1}));
+    for (auto& listener : listeners_) unwatch(*listener);
+    clock_at_ = time_never;
 }
 
 bool DatagramTable::finished() const noexcept {
@@ -144,10 +153,9 @@ bool DatagramTable::finished() const noexcept {
 // --- turns ---
 
 void DatagramTable::run(Time now) noexcept {
-    for (auto& listener : listeners_) {
-        if (listener->first == listener.get()) sessions_.give_way(*listener, now);
-        read_clients(*listener, now);
-    }
+    sessions_.give_way(now);
+    if (clock_at_ <= now) read_by_clock(now);
+    run_listeners(now);
     if (!run_queue_.empty()) {
         // Everyone who stands in the queue now has one turn; who comes back waits for the next one.
         const DatagramSession* last = &run_queue_.back();
@@ -162,6 +170,43 @@ void DatagramTable::run(Time now) noexcept {
     if (draining_ && sessions_.size() == 0) close_listeners();
 }
 
+// As the sessions: each that stands in the queue now has one turn.
+void DatagramTable::run_listeners(Time now) noexcept {
+    if (sessions_.ready_listeners.empty()) return;
+    const DatagramListener* last = &sessions_.ready_listeners.back();
+    while (true) {
+        DatagramListener& listener = sessions_.ready_listeners.pop_front();
+        const bool was_last = &listener == last;
+        read_clients(listener, now);
+        if (was_last) return;
+    }
+}
+
+void DatagramTable::read_by_clock(Time now) noexcept {
+    clock_at_ = now + DatagramPace::clock_interval;
+    const DatagramListener* last = &by_clock_.back();
+    while (true) {
+        DatagramListener& listener = by_clock_.pop_front();
+        by_clock_.push_back(listener);
+        listener.readable = true;
+        sessions_.queue(listener);
+        if (&listener == last) return;
+    }
+}
+
+// A flood has begun or is over.
+void DatagramTable::change_pace(DatagramListener& listener, Time now) noexcept {
+    if (listener.pace.by_clock()) {
+        by_clock_.push_back(listener);
+        clock_at_ = std::min(clock_at_, now + DatagramPace::clock_interval);
+        return unwatch(listener);
+    }
+    static_cast<ListNode<DatagramClockTag>&>(listener).unlink();
+    if (by_clock_.empty()) clock_at_ = time_never;
+    // Else when the last answer has come. The first one tells what is there by then.
+    if (!listener.watched) watch(listener);
+}
+
 void DatagramTable::queue(DatagramSession& session) noexcept {
     auto& node = static_cast<ListNode<DatagramRunTag>&>(session);
     if (!node.linked()) run_queue_.push_back(session);
@@ -169,10 +214,8 @@ void DatagramTable::queue(DatagramSession& session) noexcept {
 
 Time DatagramTable::next() noexcept {
     if (!run_queue_.empty()) return Time::min();
-    for (const auto& listener : listeners_)
-        if (listener->readable && listener->holding == 0 && !closing_ && resume_at_ == time_never)
-            return Time::min();
-    return std::min({sessions_.idle.next(), sessions_.retries.next(), resume_at_});
+    if (!sessions_.ready_listeners.empty() && resume_at_ == time_never) return Time::min();
+    return std::min({sessions_.idle.next(), sessions_.retries.next(), resume_at_, clock_at_});
 }
 
 void DatagramTable::expire(Time now) noexcept {
@@ -187,7 +230,7 @@ void DatagramTable::expire(Time now) noexcept {
     if (resume_at_ <= now) {
         resume_at_ = time_never;
         for (auto& listener : listeners_)
-            if (!listener->watched && !closing_) watch(*listener);
+            if (!listener->watched && !listener->pace.by_clock() && !closing_) watch(*listener);
     }
     if (draining_ && sessions_.size() == 0) close_listeners();
 }
@@ -196,6 +239,7 @@ void DatagramTable::expire(Time now) noexcept {
 
 void DatagramTable::read_clients(DatagramListener& listener, Time now) noexcept {
     std::uint64_t moved = 0;
+    std::uint32_t messages = 0;
     while (listener.readable && listener.holding == 0 && !closing_ && moved < listener_turn_datagrams &&
            sessions_.in_passing() < passing_max) {
         // A unix message is longer, and may have to wait for its upstream; those behind it then wait in the
@@ -207,14 +251,18 @@ void DatagramTable::read_clients(DatagramListener& listener, Time now) noexcept 
         if (received.error != 0) {
             // Nothing is told of a listener but a want of memory, and what waits there brings no event anew.
             resume_at_ = std::min(resume_at_, now + resume_pause);
-            return;
+            break;
         }
-        if (received.messages.empty()) return;
         const std::uint64_t datagrams = datagrams_in(received.messages);
         services_.counters.datagrams_received.add(datagrams);
         moved += datagrams;
+        messages += static_cast<std::uint32_t>(received.messages.size());
         upload(listener, received.messages, now);
     }
+    if (closing_) return;
+    // Whoever holds a message of its clients queues it again.
+    if (listener.readable && listener.holding == 0) sessions_.queue(listener);
+    if (!listener.local && listener.pace.count(messages, now)) change_pace(listener, now);
 }
 
 // The datagrams of several clients come interleaved. Those of one client go on together, in their order: one
@@ -406,7 +454,7 @@ void DatagramTable::retry_upload(DatagramSession& session, Time now) noexcept {
     account(session, outcome, now);
     if (outcome.messages_done == 0) return;
     session.upload_held = {};
-    --session.listener->holding;  // whose turn comes in run(), if nobody else holds anything
+    sessions_.release(*session.listener);
     session.upload_bytes += outcome.sent_bytes;
     session.upload_datagrams += outcome.sent;
     sessions_.used(session, now);

@@ -107,12 +107,14 @@ class RunningRelay final : public Relay {
         std::size_t listener;  // index in the configuration
         Transport transport;
         std::uint16_t port_offset;  // in the range of ports of its bind
+        const Endpoint* bind;       // in the configuration
         BoundAddress address;
     };
 
     struct Wanted {
         std::size_t listener;
         std::uint16_t port_offset;
+        const Endpoint* bind;
         Endpoint endpoint;  // one port
     };
 
@@ -133,6 +135,7 @@ class RunningRelay final : public Relay {
     std::uint32_t crew_size_ = 0;  // workers of each crew
     ChosenEngine engine_{};
     alignas(64) Seat::Count sessions_{0};
+    DatagramWishes wishes_;
     std::vector<std::unique_ptr<Seat::Count>> listener_sessions_;
     std::vector<std::unique_ptr<Seat::Count>> listener_wanted_;  // see DatagramListener::wanted
     std::unique_ptr<Records> records_;
@@ -198,7 +201,8 @@ std::vector<std::string> RunningRelay::bind_all(std::uint32_t worker_count) {
             break;
         }
         if (each.port_offset == 0) addresses_.push_back(bound->address());
-        bound_.push_back({each.listener, each.endpoint.transport(), each.port_offset, std::move(*bound)});
+        bound_.push_back(
+            {each.listener, each.endpoint.transport(), each.port_offset, each.bind, std::move(*bound)});
     }
     return errors;
 }
@@ -220,7 +224,7 @@ std::vector<RunningRelay::Wanted> RunningRelay::wanted_addresses(std::vector<std
                     errors.emplace_back("perhaps more addresses are in use: the rest was not tried");
                     return wanted;
                 } else {
-                    wanted.push_back({index, static_cast<std::uint16_t>(offset), std::move(one)});
+                    wanted.push_back({index, static_cast<std::uint16_t>(offset), &bind, std::move(one)});
                 }
             }
         }
@@ -265,7 +269,8 @@ std::expected<void, std::string> RunningRelay::open_worker(Crew crew, std::uint3
                                     pool_index(listener.pool),
                                     listener_sessions_[bound.listener].get(),
                                     bound.transport == Transport::seqpacket ? SOCK_SEQPACKET : SOCK_STREAM,
-                                    bound.port_offset};
+                                    bound.port_offset,
+                                    bound.bind};
         if (bound.transport != Transport::datagram)
             plan.listening.push_back(std::move(listening));
         else if (listening.socket.valid())  // a unix path has one reader
@@ -274,6 +279,7 @@ std::expected<void, std::string> RunningRelay::open_worker(Crew crew, std::uint3
     plan.workers = crew_size_;
     plan.sessions_max = sessions_max_;
     plan.sessions = &sessions_;
+    plan.wishes = &wishes_;
     plan.pipe_budget = pipe_budget;
     plan.records = records_.get();
     auto worker = Worker::open(std::move(plan));

@@ -105,6 +105,7 @@ void Worker::run(std::promise<std::expected<void, std::string>> started) {
                          .pool = &pool,
                          .socket_type = listening.socket_type,
                          .port_offset = listening.port_offset,
+                         .bind = listening.bind,
                          .upstream_options = config::socket_options(pool.settings().tcp),
                          .connect = services_->patience.class_of(timeouts.connect),
                          .idle = services_->patience.class_of(timeouts.idle),
@@ -137,11 +138,12 @@ void Worker::open_datagrams() {
         Pool& pool = pools_[each.pool];
         const bool local = local_address_of(each.socket.get()).family() == AF_UNIX;
         listening.push_back({std::move(each.socket), each.listener, &pool, each.sessions, each.wanted,
-                             config::socket_options(pool.settings().tcp), local, each.port_offset});
+                             config::socket_options(pool.settings().tcp), local, each.port_offset,
+                             each.bind});
     }
     datagrams_ = std::make_unique<DatagramTable>(
         DatagramServices{*reactor_, counters_, *plan_.records, plan_.index, services_->events,
-                         *plan_.sessions, plan_.sessions_max, plan_.workers},
+                         *plan_.sessions, plan_.sessions_max, *plan_.wishes, plan_.workers},
         std::move(listening));
     datagrams_->start(services_->now);
 }
@@ -267,6 +269,7 @@ void Worker::admit(Listener& listener, OwnedFd client) noexcept {
 // Load beyond a limit is shed at once: a client that is refused can go elsewhere, one that waits cannot.
 void Worker::turn_away(Listener& listener, OwnedFd client, End reason) noexcept {
     const SocketAddress peer = peer_of(client.get());
+    const PeerAddress reached(local_address_of(client.get()));
     if (peer.family() != AF_UNIX) reset_on_close(client.get());
     client.close();
     counters_.ends[static_cast<std::size_t>(reason)].add(1);
@@ -278,6 +281,8 @@ void Worker::turn_away(Listener& listener, OwnedFd client, End reason) noexcept 
         record.listener = listener.kind.listener;
         record.pool = &listener.kind.pool->settings();
         record.client = PeerAddress(peer);
+        record.reached = reached;
+        record.bind = listener.listening.bind;
         plan_.records->push(plan_.index, record);
     }
 }

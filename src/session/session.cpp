@@ -187,14 +187,24 @@ Session::Dialled Session::open_upstream_file(const Endpoint& file, Services& ser
     };
     if (!upstream_.fd.valid()) {
         auto fd = open_file(file);
-        if (!fd && no_descriptor_or_memory(fd.error().number)) return starve(fd.error().number, services);
-        if (!fd) return failed(fd.error().number);
+        const int error = fd ? 0 : fd.error().number;
+        if (no_descriptor_or_memory(error)) return starve(error, services);
+        if (error != 0 && error != EWOULDBLOCK) return failed(error);
+        if (upstream_.file == FileRole::none) {
+            upstream_.file = file.is_sink() ? FileRole::taking : FileRole::served;
+            // As long as a session may be idle: nothing is wrong, it is another one's turn.
+            const Milliseconds idle = kind_->listener->timeouts.idle;
+            give_up_at_ = idle > Milliseconds(0) ? services.now + idle : time_never;
+        }
+        if (error == EWOULDBLOCK) {
+            // Somebody has a lease on it (F_SETLEASE; Samba and NFS servers do), and was told just now to
+            // give it up; the kernel takes it away after fs.lease-break-time. Nothing tells when.
+            state_ = SessionState::redialing;
+            services.patience.start(*this, services.flush_stalled_class, services.now);
+            return Dialled::under_way;
+        }
         upstream_.fd = std::move(*fd);
-        upstream_.file = file.is_sink() ? FileRole::taking : FileRole::served;
         if (!file.is_sink()) upstream_.owed = size_of_file(upstream_.fd.get());
-        // As long as a session may be idle: nothing is wrong, it is another one's turn.
-        const Milliseconds idle = kind_->listener->timeouts.idle;
-        give_up_at_ = idle > Milliseconds(0) ? services.now + idle : time_never;
     }
     // It has nothing to write yet: a silent client keeps no file from the others.
     if (upstream_.file == FileRole::taking && !client_.readable) {
@@ -288,11 +298,11 @@ Session::Dialled Session::starve(int error, Services& services) noexcept {
     return Dialled::under_way;
 }
 
-// A dial that had to wait: for a unix socket whose queue was full, for another session's turn at a file, or
-// for a descriptor.
+// A dial that had to wait: for a unix socket whose queue was full, for another's turn at a file, or for a
+// descriptor.
 void Session::dial_again(Services& services) noexcept {
-    const bool busy = upstream_.fd.valid();
     const bool of_file = upstream_.file != FileRole::none;
+    const bool busy = upstream_.fd.valid() || of_file;  // a leased file has no descriptor yet
     if (busy && services.now >= give_up_at_) {
         if (of_file) return close(End::idle_timeout, services);
         return abort_dial(End::connect_timeout, EAGAIN, services);
@@ -557,6 +567,8 @@ void Session::record(SessionRecord::Event event, Services& services) const noexc
     if (attempt_.backend != Pool::Attempt::none)
         record.backend = kind_->pool->backend(attempt_.backend).settings;
     record.client = peer_;
+    record.reached = PeerAddress(local_address_of(client_.fd.get()));
+    record.bind = kind_->bind;
     record.upload_bytes = upload_.bytes();
     record.download_bytes = download_.bytes();
     record.spliced_bytes = upload_.bytes_spliced() + download_.bytes_spliced();

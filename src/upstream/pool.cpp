@@ -2,6 +2,7 @@
 
 #include "sluice/base/check.hpp"
 
+#include <algorithm>
 #include <optional>
 #include <utility>
 
@@ -58,6 +59,12 @@ Pool::Choice Pool::choose(Attempt& attempt) noexcept {
         return {Next::address, current(attempt)};
     }
     return {hope && first ? Next::pending : Next::none, {}};
+}
+
+bool Pool::has_address() const noexcept {
+    return std::ranges::any_of(backends_, [](const Backend& backend) {
+        return backend.addresses != nullptr && !backend.addresses->empty();
+    });
 }
 
 SocketAddress Pool::current(const Attempt& attempt) const noexcept {

@@ -10,12 +10,15 @@
 
 #include <poll.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <atomic>
+#include <cstdio>
 #include <cstring>
 #include <map>
 #include <memory>
@@ -235,12 +238,39 @@ ENGINE_TEST("a burst of equal datagrams arrives whole, each by itself, in both d
 
 // --- who gets what ---
 
-ENGINE_TEST("thousands of clients at once, and each gets its own replies") {
+void raise_descriptor_limit() {
+    rlimit limit{};
+    ::getrlimit(RLIMIT_NOFILE, &limit);
+    limit.rlim_cur = limit.rlim_max;
+    ::setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+ENGINE_TEST("ten thousand clients at once, each gets its own replies, and all are gone after their timeout") {
+    raise_descriptor_limit();
+    rlimit limit{};
+    ::getrlimit(RLIMIT_NOFILE, &limit);
+    const std::size_t clients = sanitized ? 1000 : 10'000;
+    // A socket each here and in the relay, which keeps an eighth of its descriptors for those in passing.
+    if (limit.rlim_cur < clients * 5 / 4 + 500)
+        SLUICE_SKIP("the descriptor limit is " + std::to_string(limit.rlim_cur));
+    constexpr std::size_t bytes_per_session_max = 1024;
     const Echo backend;
-    const std::size_t clients = sanitized ? 1000 : 3000;
     const std::string listen = on_free_port("0.0.0.0");
     const std::string port = listen.substr(listen.rfind(':'));
-    RelayProcess relay = forward(here, udp(listen), {udp(backend.address())});
+    RelayOptions options;
+    options.process.before_exec = raise_descriptor_limit;
+    RelayProcess relay =
+        RelayProcess::with_config("timeouts: {udp_idle: 8s}\nlisteners:\n  - {bind: \"" + udp(listen) +
+                                      "\", to: \"" + udp(backend.address()) + "\"}\n",
+                                  here.engine, std::move(options));
+    const std::size_t descriptors_before = descriptors_open(relay.pid());
+    {
+        // What is set up once, for whichever session.
+        DatagramSocket first;
+        first.send_to("127.0.0.1" + port, "first");
+        first.expect();
+    }
+    const Memory memory_before = memory_of(relay.pid());
     std::vector<std::unique_ptr<DatagramSocket>> sockets;
     for (std::size_t index = 0; index < clients; ++index)
         sockets.push_back(std::make_unique<DatagramSocket>(
@@ -261,14 +291,23 @@ ENGINE_TEST("thousands of clients at once, and each gets its own replies") {
             }
         }
     }
+    CHECK(descriptors_open(relay.pid()) >= descriptors_before + clients);
+    const Memory memory_idle = memory_of(relay.pid());
+    const std::size_t dirty =
+        (memory_idle.private_dirty - std::min(memory_before.private_dirty, memory_idle.private_dirty)) /
+        clients;
+    std::printf("datagrams %s: %zu bytes of private memory per session\n", to_string(here.engine), dirty);
+    if (!sanitized) CHECK(dirty <= bytes_per_session_max);
     for (auto& socket : sockets) REQUIRE(socket->silent(Milliseconds(0)));
-    stop_at_once(relay);
+
     std::set<std::string> seen;
-    for (const AccessLine& line : relay.access_log()) {
-        CHECK(line.fields.at("upload_datagrams") == "2");
-        seen.insert(line.client);
+    for (const AccessLine& line : relay.access_log(clients + 1, Milliseconds(60'000))) {
+        CHECK(line.end == "idle_timeout");
+        if (line.fields.at("upload_datagrams") == "2") seen.insert(line.client);
     }
     CHECK(seen.size() == clients);
+    CHECK(wait_until([&] { return descriptors_open(relay.pid()) == descriptors_before; }));
+    relay.stop();
 }
 
 ENGINE_TEST("replies leave from the address that was reached, and two addresses are two sessions") {
@@ -295,7 +334,12 @@ ENGINE_TEST("replies leave from the address that was reached, and two addresses 
         CHECK(six.expect().bytes == "six");
     }
     stop_at_once(relay);
-    CHECK(relay.access_log().size() == (v6 ? 7 : 6));
+    std::map<std::string, int> reached;
+    for (const AccessLine& line : relay.access_log()) ++reached[line.fields.at("reached")];
+    std::map<std::string, int> expected;
+    for (const std::string host : {"127.0.0.1", "127.0.0.2", "127.77.0.9"}) expected[host + port] = 2;
+    if (v6) expected["[::1]" + port] = 1;
+    CHECK(reached == expected);
 }
 
 ENGINE_TEST("empty datagrams are datagrams") {
@@ -556,6 +600,10 @@ ENGINE_TEST("the ports of a range share their limit, and none of them starves") 
         }
     }
     stop_at_once(relay);
+    std::map<std::string, int> reached;
+    for (const AccessLine& line : relay.access_log()) ++reached[line.fields.at("reached")];
+    CHECK(reached == std::map<std::string, int>{{"127.0.0.1:" + std::to_string(first), 8},
+                                                {"127.0.0.1:" + std::to_string(first + 1), 8}});
 }
 
 }  // namespace

@@ -3,6 +3,8 @@
 #include "tests/system/ends.hpp"
 #include "tests/system/system_calls.hpp"
 
+#include <fcntl.h>
+#include <signal.h>
 #include <sys/mount.h>
 #include <unistd.h>
 
@@ -279,6 +281,67 @@ ENGINE_TEST("a client that says nothing keeps a file from nobody") {
     CHECK(silent.receive_to_end().ending == Ending::fin);
     CHECK(read_file(folder.file("taken")) == "served later");
     files.relay.stop();
+}
+
+// A lease that lets nobody else open the file, as file servers take it.
+class Lease {
+  public:
+    explicit Lease(const std::string& path) : fd_(::open(path.c_str(), O_RDWR | O_CLOEXEC)) {
+        // SIGURG is ignored where nobody asks for it; SIGIO, the signal of leases, would end us.
+        held_ = ::fcntl(fd_, F_SETSIG, SIGURG) == 0 && ::fcntl(fd_, F_SETLEASE, F_WRLCK) == 0;
+    }
+    ~Lease() { ::close(fd_); }
+    Lease(const Lease&) = delete;
+    Lease& operator=(const Lease&) = delete;
+    bool held() const { return held_; }
+    // From then on it tells what the lease must become.
+    bool wanted() const { return ::fcntl(fd_, F_GETLEASE) != F_WRLCK; }
+    void give_up() { ::fcntl(fd_, F_SETLEASE, F_UNLCK); }
+
+  private:
+    int fd_;
+    bool held_;
+};
+
+ENGINE_TEST("a file on which somebody has a lease is waited for") {
+    for (const char* mode : {"", "?create"}) {
+        CAPTURE(mode);
+        const bool served = std::string(mode).empty();
+        const TemporaryFolder folder;
+        const std::string content = pattern(100'000, 9);
+        const std::string path = folder.write("data", served ? content : "");
+        Lease lease(path);
+        if (!lease.held()) SLUICE_SKIP("this file system grants no leases");
+        FileRelay files(here, path + mode);
+        Socket client = connect_to(files.address);
+        if (!served) client.send_all(content);
+        client.shutdown_write();
+        REQUIRE(wait_until([&] { return lease.wanted(); }));
+        CHECK(client.silent());
+        lease.give_up();
+        const Received received = client.receive_to_end();
+        CHECK(received.ending == Ending::fin);
+        CHECK((received.bytes == (served ? content : "")));
+        CHECK((read_file(path) == content));
+        client.close();
+        CHECK(files.relay.access_log(1).back().end == "client_fin");
+        files.relay.stop();
+    }
+}
+
+ENGINE_TEST("a file whose lease is not given up is waited for as long as a session may be idle") {
+    const TemporaryFolder folder;
+    const std::string path = folder.write("data", "never served");
+    const Lease lease(path);
+    if (!lease.held()) SLUICE_SKIP("this file system grants no leases");
+    const std::string address = "127.0.0.1:" + std::to_string(free_port());
+    RelayProcess relay = RelayProcess::with_config(
+        "timeouts: {idle: 300ms}\nlisteners:\n  - {bind: \"" + address + "\", to: \"file:" + path + "\"}\n",
+        here.engine);
+    Socket client = connect_to(address);
+    CHECK(client.receive_to_end().ending == Ending::reset);
+    CHECK(relay.access_log(1).back().end == "idle_timeout");
+    relay.stop();
 }
 
 // Nobody ends before strace does: the lines about ends are written, too.

@@ -37,6 +37,8 @@ struct SessionRecord {
     const config::Pool* pool = nullptr;
     const config::Backend* backend = nullptr;  // null: none was chosen
     PeerAddress client;
+    PeerAddress reached;             // which address of the listener; no address: not known, or a unix one
+    const Endpoint* bind = nullptr;  // which of the listener's; null: as above
     std::uint64_t upload_bytes = 0;
     std::uint64_t download_bytes = 0;
     std::uint64_t spliced_bytes = 0;  // of both flows; the rest was copied

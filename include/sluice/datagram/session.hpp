@@ -6,6 +6,7 @@
 #include "sluice/base/list.hpp"
 #include "sluice/base/slab.hpp"
 #include "sluice/config/config.hpp"
+#include "sluice/datagram/pace.hpp"
 #include "sluice/net/address.hpp"
 #include "sluice/net/datagram_batch.hpp"
 #include "sluice/net/datagram_sender.hpp"
@@ -24,9 +25,10 @@ struct DatagramIdleTag;   // when it is over without a datagram
 struct DatagramRetryTag;  // when a reply that is held is tried again
 struct DatagramUseTag;    // in the order of the last use
 struct DatagramRunTag;    // the run queue
+struct DatagramClockTag;  // the listeners that are read by the clock
 
 // One address where datagrams come in, as one worker knows it. Outlives its sessions.
-struct DatagramListener {
+struct DatagramListener : ListNode<DatagramRunTag>, ListNode<DatagramClockTag> {
     OwnedFd socket;
     const config::Listener* settings = nullptr;
     Pool* pool = nullptr;
@@ -38,14 +40,17 @@ struct DatagramListener {
     // Of the listeners of the same settings (its addresses, the ports of a range) the first: it has `own` and
     // `by_use` for all of them, because they share the limit.
     DatagramListener* first = nullptr;
-    std::uint32_t own = 0;          // sessions of this worker
-    std::uint32_t idle_class = 0;   // deadline class of its sessions
-    bool local = false;             // unix
-    std::uint16_t port_offset = 0;  // of its port in the range of ports
-    bool watched = false;           // a watch of its socket is outstanding
-    bool readable = false;          // as far as we know
-    std::uint32_t holding = 0;      // sessions that hold a message of its clients: until they are rid of it,
-                                    // nothing is read
+    std::uint32_t own = 0;           // sessions of this worker
+    std::uint32_t idle_class = 0;    // deadline class of its sessions
+    const Endpoint* bind = nullptr;  // which of the listener's addresses
+    SocketAddress address;           // that it is bound to
+    bool local = false;              // unix
+    std::uint16_t port_offset = 0;   // of its port in the range of ports
+    bool watched = false;            // a watch of its socket is outstanding
+    bool readable = false;           // as far as we know
+    DatagramPace pace;
+    std::uint32_t holding = 0;  // sessions that hold a message of its clients: until they are rid of it,
+                                // nothing is read
     List<DatagramSession, DatagramUseTag> by_use;  // the least recently used one first
 };
 

@@ -20,6 +20,12 @@
 
 namespace sluice {
 
+// When workers last asked the others for places under the limits. One for the process: shared by its workers.
+struct DatagramWishes {
+    alignas(64) Seat::Count any{0};  // of the process, or of whichever listener
+    Seat::Count of_process{0};
+};
+
 // What a worker lends to its datagram sessions. Outlives them.
 struct DatagramServices {
     Reactor& reactor;
@@ -29,6 +35,7 @@ struct DatagramServices {
     config::AccessEvents events;  // what is recorded
     Seat::Count& sessions;        // of the process
     std::uint32_t sessions_max;   // likewise
+    DatagramWishes& wishes;       // likewise
     std::uint32_t workers;        // that share them
 };
 
@@ -68,10 +75,15 @@ class DatagramSessions {
     DatagramSession* open(DatagramListener& listener, const DatagramKey& key, std::uint64_t hash,
                           std::uint64_t datagrams, Time now, Loss& why) noexcept;
 
-    // Ends a session that another worker wants the place of, if we have more than our share. Which worker
+    // Ends sessions that another worker wants the places of, if we have more than our share. Which worker
     // serves a client is the kernel's choice: those whose clients came first must not keep all places for
     // ever.
-    void give_way(DatagramListener& listener, Time now) noexcept;
+    void give_way(Time now) noexcept;
+
+    // There is something to be read, as far as we know: its turn comes.
+    void queue(DatagramListener& listener) noexcept;
+    // A session is rid of a message that the listener's others had to wait for.
+    void release(DatagramListener& listener) noexcept;
 
     // A datagram came, either way.
     void used(DatagramSession& session, Time now) noexcept;
@@ -99,14 +111,19 @@ class DatagramSessions {
 
     Deadlines<DatagramSession, DatagramIdleTag> idle;
     Deadlines<DatagramSession, DatagramRetryTag> retries;
+    List<DatagramListener, DatagramRunTag> ready_listeners;
 
   private:
     // More places than seats: one that was ended keeps its place until the reactor has let go of its socket.
     static constexpr std::uint32_t places_in_passing = 4096;
 
-    enum class Dialled : std::uint8_t { connected, pending, failed };
-    Dialled dial(DatagramSession& session, End& failure) noexcept;
-    bool place_wanted(const DatagramListener& listener, Time now) const noexcept;
+    bool dial(DatagramSession& session, End& failure) noexcept;
+    static bool wished_lately(const Seat::Count& wanted, Time now) noexcept;
+    static void wish(Seat::Count& wanted, Time now) noexcept;
+    bool process_is_full() const noexcept;
+    // Of the process's places, those that streams have included.
+    std::uint64_t share() const noexcept { return std::uint64_t{live_} * services_.workers; }
+    void give_way(DatagramListener& listener, Time now) noexcept;
     std::optional<Seat> take_seat(DatagramListener& listener, Time now) noexcept;
     Seat seat_of(DatagramSession& victim, Time now) noexcept;
     DatagramSession* least_recently_used() noexcept;

@@ -27,8 +27,9 @@ class DatagramTable {
         Seat::Count* sessions;  // of the listener, over all workers
         Seat::Count* wanted;    // likewise: DatagramListener::wanted
         SocketOptions upstream_options;
-        bool local;                     // unix
-        std::uint16_t port_offset = 0;  // in the listener's range of ports
+        bool local;                      // unix
+        std::uint16_t port_offset = 0;   // in the listener's range of ports
+        const Endpoint* bind = nullptr;  // which of the listener's addresses
     };
 
     // Throws std::bad_alloc.
@@ -62,8 +63,12 @@ class DatagramTable {
   private:
     void listener_answered(DatagramListener& listener, const Completion& completion, Time now) noexcept;
     void watch(DatagramListener& listener) noexcept;
+    void unwatch(DatagramListener& listener) noexcept;
     void close_listeners() noexcept;
 
+    void run_listeners(Time now) noexcept;
+    void read_by_clock(Time now) noexcept;
+    void change_pace(DatagramListener& listener, Time now) noexcept;
     void read_clients(DatagramListener& listener, Time now) noexcept;
     void upload(DatagramListener& listener, std::span<const DatagramMessage> messages, Time now) noexcept;
     void upload_run(DatagramListener& listener, std::span<const DatagramMessage> messages, std::uint64_t hash,
@@ -97,6 +102,8 @@ class DatagramTable {
     DatagramSender sender_;
     std::array<std::uint64_t, DatagramBatch::messages_max> hashes_;  // of the batch's messages
     std::array<DatagramMessage, DatagramBatch::messages_max> run_;   // those of one client, in order
+    List<DatagramListener, DatagramClockTag> by_clock_;
+    Time clock_at_ = time_never;  // when those are read next; never: there are none
     List<DatagramSession, DatagramRunTag> run_queue_;
     std::uint32_t retry_class_ = 0;
     Time resume_at_ = time_never;  // a listener that could not be watched or read is tried again then

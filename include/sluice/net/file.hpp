@@ -11,7 +11,8 @@ namespace sluice {
 
 // Opens the file of an endpoint, at its beginning, for reading; or, where the endpoint takes bytes, for
 // writing (claim_file() must follow). Only regular files: others would block the worker, or never end
-// (EISDIR, ENOTSUP). REQUIRES: endpoint.kind == Endpoint::Kind::file
+// (EISDIR, ENOTSUP). EWOULDBLOCK: somebody has a lease on it, and was asked to give it up. REQUIRES:
+// endpoint.kind == Endpoint::Kind::file
 std::expected<OwnedFd, SystemError> open_file(const Endpoint& endpoint) noexcept;
 
 // Makes the caller the only session that writes this file, in this process and in others (flock), and puts

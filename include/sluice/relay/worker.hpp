@@ -28,10 +28,11 @@ class Worker {
     struct Listening {
         OwnedFd socket;
         const config::Listener* listener;
-        std::size_t pool;               // index in Plan::pools
-        Seat::Count* sessions;          // of the listener, over all workers
-        int socket_type = SOCK_STREAM;  // or SOCK_SEQPACKET
-        std::uint16_t port_offset = 0;  // in the listener's range of ports
+        std::size_t pool;                // index in Plan::pools
+        Seat::Count* sessions;           // of the listener, over all workers
+        int socket_type = SOCK_STREAM;   // or SOCK_SEQPACKET
+        std::uint16_t port_offset = 0;   // in the listener's range of ports
+        const Endpoint* bind = nullptr;  // which of the listener's addresses
     };
 
     struct Plan {
@@ -48,6 +49,7 @@ class Worker {
         std::uint32_t workers = 1;
         std::uint32_t sessions_max = 0;  // of the process
         Seat::Count* sessions = nullptr;
+        DatagramWishes* wishes = nullptr;
         std::size_t pipe_budget = 0;  // bytes
         Records* records = nullptr;
     };

@@ -31,8 +31,9 @@ struct AwaitTag;     // sessions that wait for a name to be resolved
 struct SessionKind {
     const config::Listener* listener;
     Pool* pool;
-    int socket_type;            // SOCK_STREAM or SOCK_SEQPACKET, on both sides
-    std::uint16_t port_offset;  // of the bound port, in the listener's range
+    int socket_type;                 // SOCK_STREAM or SOCK_SEQPACKET, on both sides
+    std::uint16_t port_offset;       // of the bound port, in the listener's range
+    const Endpoint* bind = nullptr;  // which of the listener's addresses
     SocketOptions upstream_options;
     // Deadline classes of the worker.
     std::uint32_t connect, idle, half_closed, max_age;

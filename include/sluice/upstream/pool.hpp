@@ -50,6 +50,9 @@ class Pool {
     // backend's other addresses, then those of up to `retries` other backends.
     Choice choose(Attempt& attempt) noexcept;
 
+    // Whether choose() has an address for a session that has tried none.
+    bool has_address() const noexcept;
+
     // What the attempt is at. REQUIRES: choose() has answered `address`
     const config::Backend& chosen(const Attempt& attempt) const noexcept {
         return *backends_[attempt.backend].settings;

@@ -41,6 +41,22 @@ TEST_CASE("a session's end is one line in the form of the contract") {
           "duration=1.234567s connect=0.000250s path=splice end=upstream_fin why=bulk");
 }
 
+TEST_CASE("the line says which of the listener's addresses and ports was reached") {
+    Scene scene;
+    CHECK(scene.json()["reached"].is_null());
+    scene.record.reached = PeerAddress(*SocketAddress::from_literal("10.0.0.9", 10'042));
+    CHECK(scene.text().ends_with(" end=upstream_fin why=bulk reached=10.0.0.9:10042"));
+    CHECK(scene.json()["reached"] == "10.0.0.9:10042");
+    scene.record.reached = PeerAddress(*SocketAddress::from_literal("fd00::9", 53));
+    scene.record.event = SessionRecord::Event::accept;
+    CHECK(scene.text().ends_with(" reached=[fd00::9]:53"));
+    const Endpoint path = parse_endpoint("unix:/run/web.sock").value();
+    scene.record.reached = PeerAddress(SocketAddress::from_unix_path("/run/web.sock"));
+    scene.record.bind = &path;
+    CHECK(scene.text().ends_with(" reached=unix:/run/web.sock"));
+    CHECK(scene.json()["reached"] == "unix:/run/web.sock");
+}
+
 TEST_CASE("a session that reached no backend says so with a dash") {
     Scene scene;
     scene.record.backend = nullptr;
