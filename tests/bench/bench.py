@@ -37,6 +37,7 @@ def parse_arguments():
                              "Without --relays only these are compared (on io_uring)")
     parser.add_argument("--idle-sessions", type=int, default=9_000)
     parser.add_argument("--minutes", type=float, default=14.5, help="no round is begun that would end later")
+    parser.add_argument("--congestion", default="cubic", help="TCP's congestion control for all (where we are root)")
     parser.add_argument("--list", action="store_true", help="names of workloads and relays")
     parser.add_argument("--load", required=True, help=argparse.SUPPRESS)
     parser.add_argument("--sluice-default", required=True, help=argparse.SUPPRESS)
@@ -205,17 +206,21 @@ class Bench:
     # --- What came of it
 
     def summarize(self):
-        """workload -> relay -> figures of each round, of those rounds that did not fail."""
+        """workload -> relay -> figures of each round; none of a round that failed, so that rounds stay side by side."""
         rounds = {}
         for name, of_relays in self.results.items():
             kind = self.workloads[name].kind
             for relay, runs in of_relays.items():
-                rounds.setdefault(name, {})[relay] = [idle_figures(run) if kind == "idle"
-                                                      else figures.figures_of(kind, run)
-                                                      for run in runs if "seconds" in run]
+                rounds.setdefault(name, {})[relay] = [of_run(kind, run) for run in runs]
         if "idle" in rounds:
             share_out_kernel(rounds["idle"])
         return rounds
+
+
+def of_run(kind, run):
+    if "seconds" not in run:
+        return {}
+    return idle_figures(run) if kind == "idle" else figures.figures_of(kind, run)
 
 
 def idle_figures(run):
@@ -232,7 +237,7 @@ def share_out_kernel(of_relays):
     without = figures.medians(of_relays.get("none", [])).get("kernel_and_load_bytes_per_session")
     for relay, rounds in of_relays.items():
         for of_round in rounds:
-            if without is not None and relay != "none":
+            if without is not None and relay != "none" and of_round:
                 of_round["kernel_bytes_per_session"] = of_round["kernel_and_load_bytes_per_session"] - without
 
 
@@ -251,8 +256,8 @@ def summary(workload, run):
     if workload.kind == "idle":
         text = ", ".join(f"{name} {value:.1f}" for name, value in idle_figures(run).items() if value is not None)
     else:
-        of_run = figures.figures_of(workload.kind, run)
-        text = ", ".join(f"{name} {of_run[name]:.1f}" for name in workload.judged if of_run.get(name) is not None)
+        own = figures.figures_of(workload.kind, run)
+        text = ", ".join(f"{name} {own[name]:.1f}" for name in workload.judged if own.get(name) is not None)
     if run["failures"]:
         text += f"; {run['failures']} FAILURES: {run['failure']}"
     return text + (f" ({run['disturbed']})" if run.get("disturbed") else "")
@@ -267,7 +272,7 @@ def main():
         if arguments.list:
             print("workloads:", *bench.workloads, "\nrelays:", *bench.relays)
             return 0
-        own_network = machine.enter_own_network()
+        own_network = machine.enter_own_network(arguments.congestion)
         bench.run()
         summary_of_all = report.Summary(bench, own_network, datetime.datetime.now())
         summary_of_all.write(arguments.output)

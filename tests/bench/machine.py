@@ -22,7 +22,10 @@ def choose_cpus():
     return cpus[0], cpus[1]
 
 
-def enter_own_network():
+CONGESTION = "/proc/sys/net/ipv4/tcp_congestion_control"
+
+
+def enter_own_network(congestion):
     """A network namespace with nothing but loopback, so that nobody else's ports and connections are in the way
     and ours (many in TIME_WAIT) are in nobody's. False if we may not: then the machine's own loopback is used."""
     if libc.unshare(CLONE_NEWNET) != 0:
@@ -30,6 +33,8 @@ def enter_own_network():
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
     with open("/proc/sys/net/ipv4/ip_local_port_range", "w", encoding="ascii") as file:
         file.write("1024 65000")  # above it are the ports that the bench listens on
+    with open(CONGESTION, "w", encoding="ascii") as file:
+        file.write(congestion)
     return True
 
 
@@ -100,6 +105,11 @@ def kernel_bytes():
     return meminfo
 
 
+def congestion():
+    with open(CONGESTION, encoding="ascii") as file:
+        return file.read().strip()
+
+
 def first_line(command):
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
@@ -115,6 +125,7 @@ def description():
         model = next((line.split(":", 1)[1].strip() for line in file if line.startswith("model name")), None)
     return {
         "kernel": platform.release(),
+        "congestion": congestion(),
         "cpu": model,
         "cpus": len(os.sched_getaffinity(0)),
         "commit": first_line(["git", "describe", "--always", "--dirty"]),

@@ -106,7 +106,8 @@ listeners:
 
 
 class Haproxy(Relay):
-    """Two descriptors for each session and two for each pipe have to fit into 20,000."""
+    """Two descriptors for each session and two for each pipe have to fit into 20,000. With splice it is told to: left to
+    itself (option splice-auto) HAProxy 2.6 never spliced a byte in any of our workloads (strace)."""
 
     def __init__(self, name, folder, splice=False, pipe_bytes=None):
         super().__init__(name, folder)
@@ -128,7 +129,8 @@ defaults
     timeout connect 5s
     timeout client 1h
     timeout server 1h
-    {"option splice-auto" if self.splice else ""}
+    {"option splice-request" if self.splice else ""}
+    {"option splice-response" if self.splice else ""}
 frontend clients
     bind 127.0.0.1:{port} backlog 4096
     default_backend servers

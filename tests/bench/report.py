@@ -58,7 +58,7 @@ class Summary:
         bench, about = self.bench, machine.description()
         yield f"# Bench of {self.now:%Y-%m-%d %H:%M}"
         yield ""
-        yield (f"Commit {about['commit']}, kernel {about['kernel']}, {about['cpu']}, relay on CPU {bench.relay_cpu}, "
+        yield (f"Commit {about['commit']}, kernel {about['kernel']}, TCP {about['congestion']}, {about['cpu']}, relay on CPU {bench.relay_cpu}, "
                f"load on CPU {bench.load_cpu}; {bench.rounds_done} rounds of {bench.rounds}, {bench.took:.0f} s; "
                f"{bench.repeated} disturbed measurements repeated; "
                f"{'a network namespace of its own' if self.own_network else 'the loopback of the machine'}.")
@@ -109,15 +109,18 @@ class Summary:
         yield ""
         yield "## Targets of issue 4"
         yield ""
-        yield "| target | wanted | measured (worst) | where | |"
-        yield "|---|--:|--:|---|---|"
+        yield "| target | wanted | measured (worst) | paired | where | |"
+        yield "|---|--:|--:|--:|---|---|"
         for title, limit, at_least, verdict in self.verdicts:
             wanted = f"{'at least' if at_least else 'at most'} {limit:.2f}"
             if verdict is None:
-                yield f"| {title} | {wanted} | | not measured | |"
+                yield f"| {title} | {wanted} | | | not measured | |"
             else:
                 where = f"{verdict['workload']}, {verdict['figure']}, against {verdict['against']}"
-                yield (f"| {title} | {wanted} | {verdict['ratio']:.2f} | {where} | "
+                rounds = self.rounds[verdict["workload"]]
+                relay = f"{self.ours}-epoll" if verdict["against"] == self.ours else self.ours
+                paired = figures.paired_ratio(verdict["figure"], rounds[relay], rounds[verdict["against"]])
+                yield (f"| {title} | {wanted} | {verdict['ratio']:.2f} | {number(paired, 2)} | {where} | "
                        f"{'met' if verdict['met'] else '**not met**'} |")
         yield ""
         ahead = [f"{workload} ({figure}: {peer} by {100 * lead:.0f} %)" for workload, figure, peer, lead in self.ahead]

@@ -25,10 +25,10 @@ constexpr Nanoseconds mix_pause = Milliseconds(4);
 
 // On loopback who waits for whom decides which CPU does the work of TCP. While the relay is behind, its
 // acknowledgements make the sources' segments leave, and arrive, on its own CPU; while we are behind, all of
-// that is done on ours, together with waking a relay that sleeps between any two pieces. Both states last,
-// and in them the same relay costs 650 or 250 CPU ms/GiB. The relay is to be what everybody waits for, so the
-// buffers before it are made full at the start, and again when we have had no idle turn for a while: the
-// sinks take nothing for this long.
+// that is done on ours, together with waking a relay that sleeps between any two pieces. Both states last
+// (with bbr, which paces even here, the same relay cost 650 or 250 CPU ms/GiB). The relay is to be what
+// everybody waits for, so the buffers before it are made full at the start, and again when we have had no
+// idle turn for a while: the sinks take nothing for this long.
 constexpr Nanoseconds filling_time = Milliseconds(40);
 constexpr Nanoseconds never_idle_max = Milliseconds(100);
 
