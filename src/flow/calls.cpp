@@ -86,45 +86,59 @@ class UringCalls final : public Calls {
             make_one(calls.front());
             return 1;
         }
+        if (::io_uring_sq_ready(&ring_) != 0) return make_without_ring(calls);
+        std::array<io_uring_sqe*, calls_max> entries;
         for (std::size_t index = 0; index < calls.size(); ++index) {
             SocketCall& call = calls[index];
             io_uring_sqe* entry = ::io_uring_get_sqe(&ring_);
-            SLUICE_CHECK(entry != nullptr);  // each make() leaves the queue empty
+            SLUICE_CHECK(entry != nullptr);
             if (call.kind == SocketCall::Kind::receive)
                 ::io_uring_prep_recv(entry, call.fd, call.memory, call.size, flags_of(call.kind));
             else
                 ::io_uring_prep_send(entry, call.fd, call.memory, call.size, flags_of(call.kind));
             entry->user_data = index;
+            entries[index] = entry;
         }
-        std::size_t answered = 0;
-        std::size_t entered = 0;
-        while (answered < calls.size()) {
-            const int submitted = ::io_uring_submit(&ring_);
-            ++entered;
-            // Short of memory for requests: what was not taken stays in the queue, and the kernel gets on
-            // by and by.
-            SLUICE_CHECK(submitted >= 0 || submitted == -EAGAIN || submitted == -ENOMEM ||
-                         submitted == -EINTR);
-            answered += take_answers(calls);
+        ::io_uring_submit(&ring_);
+        take_answers(calls);
+        // Short of memory for requests. What it did not take cannot be taken back, but made to mean nothing.
+        const std::size_t left = ::io_uring_sq_ready(&ring_);
+        if (left == 0) return 1;
+        for (io_uring_sqe* entry : std::span(entries).subspan(calls.size() - left, left)) {
+            ::io_uring_prep_nop(entry);
+            entry->user_data = nobody;
         }
-        return entered;
+        return 1 + make_without_ring(calls.last(left));
     }
     const char* name() const noexcept override { return "io_uring"; }
 
   private:
-    std::size_t take_answers(std::span<SocketCall> calls) noexcept {
+    static constexpr std::uint64_t nobody = UINT64_MAX;
+
+    void take_answers(std::span<SocketCall> calls) noexcept {
         unsigned head;
         unsigned count = 0;
         io_uring_cqe* entry;
         io_uring_for_each_cqe(&ring_, head, entry) {
+            ++count;
+            if (entry->user_data == nobody) continue;
             SocketCall& call = calls[entry->user_data];
             call.transfer = verdict_of(call, entry->res);
-            // The kernel's word (TCP_INQ's), which no urgent mark and no FIN can make wrong.
-            call.transfer.emptied = (entry->flags & IORING_CQE_F_SOCK_NONEMPTY) == 0;
-            ++count;
+            // The kernel's word (TCP_INQ's), which no urgent mark and no FIN can make wrong. It is silent of
+            // sockets that do not know (a BPF sockmap's), so a read that filled its memory proves nothing.
+            if ((entry->flags & IORING_CQE_F_SOCK_NONEMPTY) != 0) call.transfer.emptied = false;
         }
         ::io_uring_cq_advance(&ring_, count);
-        return count;
+    }
+
+    std::size_t make_without_ring(std::span<SocketCall> calls) noexcept {
+        ::io_uring_submit(&ring_);  // perhaps it takes by now what means nothing
+        take_answers({});
+        for (SocketCall& call : calls) {
+            make_one(call);
+            call.transfer.emptied = false;  // who uses this does not ask for urgent marks
+        }
+        return calls.size();
     }
 
     io_uring ring_{};

@@ -54,7 +54,10 @@ Flow::Progress Flow::advance(Socket& source, Socket& target, Lane& lane, std::si
 void Flow::note_fill(const Transfer& filled, Socket& source, Lane& lane) noexcept {
     switch (filled.outcome) {
         case Transfer::Outcome::moved: return;
-        case Transfer::Outcome::blocked: source.readable = false; return;
+        case Transfer::Outcome::blocked:
+            source.readable = false;
+            begun_ = 0;  // that read was all
+            return;
         case Transfer::Outcome::unsuitable: return give_up_splice(lane);
         case Transfer::Outcome::ended:
             if (source.error != 0 && source.error != EPIPE && !source.fin_came)
@@ -89,6 +92,11 @@ bool Flow::joins_round(const Socket& source, const Socket& target) const noexcep
     return copy != nullptr && copy->empty() && state_ == FlowState::open && path_ == Path::copy &&
            reads_small_ && source.readable && target.writable && source.file == FileRole::none &&
            target.file == FileRole::none;
+}
+
+bool Flow::waits(const Socket& source, const Socket& target) const noexcept {
+    if (done() || !target.writable) return state_ != FlowState::draining || holds_bytes();
+    return state_ == FlowState::open && !holds_bytes() && !source.readable;
 }
 
 bool Flow::received(const SocketCall& call, Socket& source, Lane& lane) noexcept {
@@ -195,6 +203,7 @@ Transfer Flow::drain(Socket& target, Lane& lane) noexcept {
         const Transfer transfer = pipe->drain(target.fd.get());
         bytes_spliced_ += transfer.bytes;
         lane.bytes += transfer.bytes;
+        sent_ = true;
         if (transfer.outcome == Transfer::Outcome::moved) splice_proven_ = true;
         // A target that changed its mind with more in the pipe than can be copied on: its session is lost.
         if (transfer.outcome == Transfer::Outcome::unsuitable && splice_proven_)
@@ -208,6 +217,7 @@ Transfer Flow::drain(Socket& target, Lane& lane) noexcept {
         const Transfer transfer = message->drain(target.fd.get());
         bytes_copied_ += transfer.bytes;
         lane.bytes += transfer.bytes;
+        sent_ = true;
         if (message->empty()) {
             message->clear(lane.blocks);
             if (transfer.bytes == 0) ++empty_messages_;
@@ -231,6 +241,7 @@ void Flow::note_copied(const Transfer& sent, Socket& target, Lane& lane) noexcep
     auto& copy = std::get<CopyChannel>(channel_);
     bytes_copied_ += sent.bytes;
     lane.bytes += sent.bytes;
+    sent_ = true;
     if (copy.empty())
         copy.clear(lane.blocks);
     else if (target.stream_of_tcp && sent.outcome == Transfer::Outcome::moved)
@@ -297,7 +308,9 @@ void Flow::choose_path(std::size_t bytes_read) noexcept {
 
 void Flow::finish(Socket& source, Socket& target, Lane& lane) noexcept {
     leave_pipe(lane);
-    const bool closed_next = target.heard_out && source.error == 0 && target.error == 0;
+    // Not with bytes just sent: the target may have answered them with a reset, which only shutdown would
+    // notice.
+    const bool closed_next = target.heard_out && !sent_ && source.error == 0 && target.error == 0;
     if (target.file == FileRole::none && !closed_next) {
         ++lane.system_calls;
         if (::shutdown(target.fd.get(), SHUT_WR) != 0) {
@@ -313,6 +326,7 @@ void Flow::finish(Socket& source, Socket& target, Lane& lane) noexcept {
 
 // Before a turn ends: an empty pipe goes back, and bytes leave the scratch memory.
 Flow::Progress Flow::rest(Progress why, Socket& target, Lane& lane) noexcept {
+    sent_ = false;
     if (holds_pipe()) {
         if (!holds_bytes()) leave_pipe(lane);
         return why;

@@ -43,11 +43,8 @@ class EpollReactor final : public Reactor {
     bool carry(std::span<const Send>) noexcept override { return false; }
 
     void cancel(int fd, Token token) override {
-        // A session's socket is closed at its last answer, which takes it out of the set and saves this call.
-        // But where watches have been refused, this one may have had its last answer: then it is not in the
-        // set.
-        const bool sure = closed_when_it_ends(token.question()) && !refused_;
-        if (!sure && ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, fd, nullptr) != 0) return;
+        // A question that has just had its last answer is no longer in the set; then there is nothing to end.
+        if (::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, fd, nullptr) != 0) return;
         forget_listener(token);
         // After the events that epoll has still to tell: the same order as io_uring's.
         last_answers_.push_back({token, -ECANCELED, false});
@@ -93,7 +90,6 @@ class EpollReactor final : public Reactor {
         const int error = errno;
         forget_listener(token);
         last_answers_.push_back({token, -error, false});
-        refused_ = true;
     }
 
     int wait_for_events(std::size_t room, Time deadline) noexcept {
@@ -107,11 +103,6 @@ class EpollReactor final : public Reactor {
         const int ready = ::epoll_pwait2(epoll_.get(), events_.data(), static_cast<int>(room),
                                          deadline == time_never ? nullptr : &timeout, nullptr);
         return std::max(ready, 0);  // EINTR: none, early
-    }
-
-    static bool closed_when_it_ends(Question question) noexcept {
-        return question == Question::watch_client || question == Question::watch_upstream ||
-               question == Question::watch_datagram_upstream;
     }
 
     void mark_ready(Token token) noexcept {
@@ -166,7 +157,6 @@ class EpollReactor final : public Reactor {
     std::array<epoll_event, 512> events_;
     std::vector<Listener> listeners_;
     std::vector<Completion> last_answers_;  // of cancelled questions, for the next wait()
-    bool refused_ = false;                  // a watch was, some time
 };
 
 }  // namespace

@@ -72,8 +72,10 @@ class UringReactor final : public Reactor {
     // CQE_SKIP_SUCCESS (which matters: an answer for each would end every wait at once). probe_uring() has
     // seen that this is so.
     bool carry(std::span<const Send> sends) noexcept override {
-        // With answers left over from last time, theirs might not be among the next.
-        if (::io_uring_cq_ready(&ring_) != 0 || ::io_uring_sq_space_left(&ring_) < sends.size()) return false;
+        // With answers left over from last time, or with other questions to be passed on that may be answered
+        // at once, theirs might not be among the next.
+        if (::io_uring_cq_ready(&ring_) != 0 || ::io_uring_sq_ready(&ring_) != 0) return false;
+        SLUICE_CHECK(sends.size() <= submissions);
         for (const Send& send : sends) {
             io_uring_sqe* entry = next_entry();
             ::io_uring_prep_send(entry, send.fd, send.bytes.data(), send.bytes.size(),
@@ -81,6 +83,7 @@ class UringReactor final : public Reactor {
             entry->user_data = send.token.raw();
             entry->flags |= IOSQE_CQE_SKIP_SUCCESS;
         }
+        carries_ = true;
         return true;
     }
 
@@ -95,6 +98,10 @@ class UringReactor final : public Reactor {
 
     std::size_t wait(std::span<Completion> answers, Time deadline) override {
         submit_and_wait(deadline);
+        // What the kernel was too short of memory to take must not go later, when its bytes and its
+        // descriptor are somebody else's.
+        while (carries_ && ::io_uring_sq_ready(&ring_) != 0) ::io_uring_submit(&ring_);
+        carries_ = false;
         std::size_t count = 0;
         while (count < answers.size()) {
             std::array<io_uring_cqe*, 64> batch;
@@ -152,6 +159,7 @@ class UringReactor final : public Reactor {
 
     io_uring ring_{};
     bool open_ = false;
+    bool carries_ = false;  // sends go with the next wait
 };
 
 std::string explain(int error) {

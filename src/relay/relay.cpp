@@ -67,7 +67,8 @@ struct ChosenEngine {
 
 std::expected<ChosenEngine, std::string> choose_engine(config::Engine wanted) {
     if (wanted == config::Engine::epoll) return ChosenEngine{false, "asked for by the configuration"};
-    const auto probed = probe_uring();
+    auto probed = probe_uring();
+    if (const auto calls = open_uring_calls(); probed && !calls) probed = std::unexpected(calls.error());
     if (probed) return ChosenEngine{true, "tried, and it works"};
     if (wanted == config::Engine::automatic) return ChosenEngine{false, probed.error()};
     return std::unexpected(fmt::format(

@@ -426,14 +426,14 @@ void Worker::end_all(End reason) noexcept {
 void Worker::run_ready(bool calm) noexcept {
     auto& ready = services_->ready;
     while (!ready.empty()) {
+        bool only_sends = calm;
         while (together_count_ < together_.size() && !ready.empty()) {
             Session& session = ready.pop_front();
-            session.join(round_);
+            only_sends = session.join(round_) && only_sends;
             together_[together_count_++] = &session;
         }
-        const bool all_read = round_.read(services_->lane);
-        if (all_read && calm && ready.empty() && services_->run_queue.empty() && leave_sends_to_the_wait())
-            return;
+        only_sends = round_.read(services_->lane) && only_sends;
+        if (only_sends && ready.empty() && services_->run_queue.empty() && leave_sends_to_the_wait()) return;
         round_.send(services_->lane);
         run_together();
     }

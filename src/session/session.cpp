@@ -82,10 +82,16 @@ void Session::answer(Question question, const Completion& completion, Services& 
         upstream_changed(services);
 }
 
-void Session::join(Round& round) noexcept {
-    if (state_ != SessionState::relaying) return;
-    if (upload_.joins_round(client_, upstream_)) round.add(upload_, client_, upstream_);
-    if (download_.joins_round(upstream_, client_)) round.add(download_, upstream_, client_);
+bool Session::join(Round& round) noexcept {
+    if (state_ != SessionState::relaying) return false;
+    const auto joins = [&round](Flow& flow, Socket& source, Socket& target) {
+        if (!flow.joins_round(source, target)) return flow.waits(source, target);
+        round.add(flow, source, target);
+        return true;
+    };
+    const bool up = joins(upload_, client_, upstream_);
+    const bool down = joins(download_, upstream_, client_);
+    return up && down && client_.error == 0 && upstream_.error == 0 && !(upload_.done() && download_.done());
 }
 
 void Session::enqueue(Services& services) noexcept {

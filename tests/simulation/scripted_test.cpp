@@ -8,6 +8,7 @@
 #include "tests/support/sockets.hpp"
 
 #include <poll.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #include <cerrno>
@@ -135,6 +136,52 @@ TEST_CASE("a watch that the system refuses ends the session as exhausted, with a
         CHECK(upstream.receive_to_end().ending == Ending::reset);
     }
     CHECK(relay.stale() == 0);
+}
+
+TEST_CASE("a session beside one whose sends go with the wait has its turn before it") {
+    Listener backend;
+    ScriptedWorker relay({backend.address()});
+    relay.script.carry_sends();
+    struct Guested {
+        Socket client;
+        int gift;
+        Socket upstream;
+        Token of_client;
+    };
+    std::vector<Guested> guests;
+    for (std::uint32_t slot = 0; slot < 2; ++slot) {
+        auto arrived = relay.guest();
+        relay.script.answer({{relay.script.out(Question::accept), arrived.gift, true}});
+        guests.push_back({std::move(arrived.client), arrived.gift, backend.accept(),
+                          Token(Question::watch_client, {slot, 1})});
+        relay.script.answer({{Token(Question::watch_upstream, {slot, 1}), POLLOUT, true},
+                             {guests.back().of_client, POLLOUT, true}});
+    }
+    const auto say = [](Guested& guest, const std::string& bytes) {
+        guest.client.send_all(bytes);
+        REQUIRE(wait_until([&] {
+            int queued = 0;
+            return ::ioctl(guest.gift, FIONREAD, &queued) == 0 && std::cmp_equal(queued, bytes.size());
+        }));
+    };
+    Guested& small = guests.front();
+    Guested& large = guests.back();
+    // After a read of more than a round takes it does its next one alone.
+    say(large, pattern(20'000, 1));
+    relay.script.answer({{large.of_client, POLLIN, true}});
+    CHECK((large.upstream.receive_exactly(20'000) == pattern(20'000, 1)));
+    say(small, "a");
+    say(large, "b");
+    relay.script.answer({{small.of_client, POLLIN, true}, {large.of_client, POLLIN, true}});
+    // Not only when something else wakes the worker: that would be in a second.
+    pollfd heard{.fd = large.upstream.descriptor(), .events = POLLIN, .revents = 0};
+    CHECK(::poll(&heard, 1, static_cast<int>(glance.count())) == 1);
+    CHECK(small.upstream.receive_exactly(1) == "a");
+    CHECK(large.upstream.receive_exactly(1) == "b");
+    relay.command(Worker::Kill{});
+    for (std::uint32_t slot = 0; slot < 2; ++slot)
+        relay.script.answer({{Token(Question::watch_client, {slot, 1}), -ECANCELED, false},
+                             {Token(Question::watch_upstream, {slot, 1}), -ECANCELED, false}});
 }
 
 TEST_CASE("an answer for a session that is gone is counted and reaches nobody") {

@@ -1,6 +1,7 @@
 #include "tests/support/scripted_reactor.hpp"
 
 #include <fcntl.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 
 #include <algorithm>
@@ -75,6 +76,7 @@ struct Script::State {
     bool opened = false;
     bool waiting = false;  // the worker is inside wait(), with nothing to take
     bool ended = false;    // the worker's thread is at its end
+    bool carries = false;
 };
 
 class Script::ScriptedReactor final : public Reactor {
@@ -91,7 +93,15 @@ class Script::ScriptedReactor final : public Reactor {
     void accept(int listening_fd, Token token) override { ask(listening_fd, token); }
     void watch(int fd, Token token) override { ask(fd, token); }
     void watch_readable(int fd, Token token) override { ask(fd, token); }
-    bool carry(std::span<const Send>) noexcept override { return false; }
+    bool carry(std::span<const Send> sends) noexcept override {
+        const std::lock_guard lock(state_->mutex);
+        if (!state_->carries) return false;
+        for (const Send& send : sends) {
+            const ssize_t sent = ::send(send.fd, send.bytes.data(), send.bytes.size(), MSG_DONTWAIT);
+            if (!std::cmp_equal(sent, send.bytes.size())) state_->ledger.broken("a carried send was short");
+        }
+        return true;
+    }
     void cancel(int, Token token) override {
         const std::lock_guard lock(state_->mutex);
         state_->ledger.cancelled(token);
@@ -166,6 +176,11 @@ void Script::settle() {
     const bool settled = state_->changed.wait_for(
         lock, patience, [this] { return state_->ended || (state_->waiting && state_->batches.empty()); });
     if (!settled) throw std::runtime_error("the worker did not come back for more answers");
+}
+
+void Script::carry_sends() {
+    const std::lock_guard lock(state_->mutex);
+    state_->carries = true;
 }
 
 void Script::worker_ended() {

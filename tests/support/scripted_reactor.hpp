@@ -76,6 +76,9 @@ class Script {
     // Waits until the worker has handled all answers and waits for more.
     void settle();
 
+    // From now on the reactor takes sends along; they are made, and nothing is told of them.
+    void carry_sends();
+
     // The worker's thread says that it ends: nobody will take an answer any more.
     void worker_ended();
 

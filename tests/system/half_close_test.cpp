@@ -131,7 +131,9 @@ RELAY_TEST(
     std::string received;
     while (received.size() < bytes.size()) {
         std::this_thread::sleep_for(glance);
-        received += ends.far.receive_exactly(std::min<std::size_t>(bytes.size() - received.size(), 6'000));
+        // The reader's kernel acknowledges in steps of up to its buffer, 64 KiB: each takes less than a
+        // second.
+        received += ends.far.receive_exactly(std::min<std::size_t>(bytes.size() - received.size(), 10'000));
     }
     CHECK((received == bytes));
     relay.relay().abandon();

@@ -99,6 +99,8 @@ class Flow {
     // it brought. advance() does the rest. Whether this flow is one for it: its reads are small and copied,
     // and nothing stands in their way.
     bool joins_round(const Socket& source, const Socket& target) const noexcept;
+    // Or whether it has nothing to do before an event tells of something.
+    bool waits(const Socket& source, const Socket& target) const noexcept;
     // The read that was made for it into memory that is lent until the turn's advance(). True: send_call() is
     // next.
     bool received(const SocketCall& call, Socket& source, Lane& lane) noexcept;
@@ -158,6 +160,7 @@ class Flow {
     bool splice_refused_ = false;
     bool pipe_missed_ = false;
     bool reads_small_ = true;  // the last read fitted into a Round's memory
+    bool sent_ = false;        // something, in this turn
     std::uint16_t begun_ = 0;  // what a round read of a source that held more: one read with the next
     std::uint8_t streak_ = 0;  // reads in a row that spoke for the other path
 };

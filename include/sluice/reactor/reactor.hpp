@@ -98,8 +98,7 @@ class Reactor {
     // or none; false: this reactor cannot, or not now.
     virtual bool carry(std::span<const Send> sends) noexcept = 0;
 
-    // Wish that a question ends. Its own last answer says that it did. The socket of watch_client,
-    // watch_upstream and watch_datagram_upstream is then closed, before the next wait().
+    // Wish that a question ends. Its own last answer says that it did.
     virtual void cancel(int fd, Token token) = 0;
 
     // Passes the questions on and returns the answers there are, waiting for the first until `deadline`

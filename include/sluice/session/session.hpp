@@ -114,7 +114,8 @@ class Session : public DeadlineNode<PatienceTag>,
 
     // Its turn in one of the queues. What its flows can do together with others' they have done in a round
     // before.
-    void join(Round& round) noexcept;
+    // True: beside that it has nothing to do.
+    bool join(Round& round) noexcept;
     void run(Services& services) noexcept;
 
     // Its patience is over: what that means depends on the state.

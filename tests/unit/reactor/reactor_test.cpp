@@ -259,16 +259,15 @@ TEST_CASE_TEMPLATE("a cancelled question is answered a last time, once, and not 
     OPEN_REACTOR(reactor);
     auto [near, far] = test::tcp_pair();
     auto [other_near, other_far] = test::tcp_pair();
-    // Of a kind whose socket may live on; sessions' are closed at the last answer.
-    const Token one(Question::watch_datagrams, {2, 7});
     Answers answers(reactor);
-    reactor.watch(near.descriptor(), one);
+    reactor.watch(near.descriptor(), a_client);
     reactor.watch(other_near.descriptor(), an_upstream);
-    CHECK(answers.until([&] { return answers.told(one, POLLOUT) && answers.told(an_upstream, POLLOUT); }));
+    CHECK(
+        answers.until([&] { return answers.told(a_client, POLLOUT) && answers.told(an_upstream, POLLOUT); }));
     CHECK(answers.ended.empty());
-    reactor.cancel(near.descriptor(), one);
-    CHECK(answers.until([&] { return answers.has_ended(one); }));
-    CHECK(answers.ended[one.raw()] == -ECANCELED);
+    reactor.cancel(near.descriptor(), a_client);
+    CHECK(answers.until([&] { return answers.has_ended(a_client); }));
+    CHECK(answers.ended[a_client.raw()] == -ECANCELED);
     // Nobody hears of that socket any more, and the other one's question stands.
     far.send_all("x");
     answers.until([] { return false; }, test::glance);
@@ -276,7 +275,7 @@ TEST_CASE_TEMPLATE("a cancelled question is answered a last time, once, and not 
     other_far.send_all("x");
     CHECK(answers.until([&] { return answers.told(an_upstream, POLLIN); }));
     // The socket may be watched anew, by another name.
-    const Token again(Question::watch_datagrams, {2, 8});
+    const Token again(Question::watch_client, {2, 8});
     reactor.watch(near.descriptor(), again);
     CHECK(answers.until([&] { return answers.told(again, POLLIN); }));
 }
