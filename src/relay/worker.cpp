@@ -468,8 +468,7 @@ void Worker::run_together() noexcept {
 }
 
 // Bulk, until about so many bytes have moved. Then the reactor is asked for news, because small messages
-// would wait for all the others' bulk: beside 16 streams that is 2.5 ms. Who comes back waits for the next
-// turn.
+// would wait for all the others' bulk. Who comes back waits for the next turn.
 void Worker::run_queued() noexcept {
     auto& queue = services_->run_queue;
     if (queue.empty()) return;

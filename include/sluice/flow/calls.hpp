@@ -21,8 +21,8 @@ struct SocketCall {
 };
 
 // How a worker calls its sockets: many receives or sends on different ones by one system call where the
-// kernel has a way to do that. A system call costs 0.1 to 0.4 us on bare metal and 1.1 us where the machine
-// is virtualized without hardware's help, and a small message that is relayed takes two.
+// kernel has a way to do that. A small message that is relayed takes two, and a system call cost 1.1 us on
+// the development machine, which is virtualized without hardware's help (docs/performance.md).
 //
 // All is over when make() returns: the kernel keeps neither memory nor a descriptor, and nothing is ever
 // outstanding. That is what tells this from lending buffers to the kernel. One thread.

@@ -61,8 +61,6 @@ Dial dial(int fd, const SocketAddress& address) noexcept;
 // for it, loses it. Every socket that open_socket() and open_listening_socket() make has it set.
 bool keep_urgent_bytes_in_place(int fd) noexcept;
 
-// From now on a message that this socket receives has a time, and the end of the stream has none: that is how
-// an empty message is told from the end (recv answers 0 to both).
 // For a socket that keeps the boundaries of messages. A message that it receives from now on has a time, and
 // the end has none: that is how an empty one is told from the end (recv answers 0 to both). And its send
 // buffer takes messages of this size, as far as net.core.wmem_max allows.
